@@ -351,10 +351,10 @@
 //!
 //! # Metrics, running tasks and observers
 //!
-//! [`metrics`](WorkerPool::metrics) counts every task once, as succeeded, failed, panicked,
-//! cancelled, queued or running. [`WorkerPoolBuilder::timing`] adds histograms.
-//! [`running`](WorkerPool::running) returns what each worker is running, where it was submitted and
-//! since when. [`Observer`]s follow each task. The feature `prometheus` exports the metrics.
+//! [`metrics`](WorkerPool::metrics) counts every task once, by its outcome or state, and
+//! [`timing`](WorkerPoolBuilder::timing) adds histograms. [`running`](WorkerPool::running) returns
+//! what each worker is running, and since when. [`Observer`]s follow each task. The feature
+//! `prometheus` exports them. [`propagate`](WorkerPoolBuilder::propagate) carries contexts to tasks.
 //!
 //! # Limits
 //!
@@ -370,7 +370,7 @@
 //! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
 //! two are an eighth of a clean build; `default-features = false` leaves them out. The features
 //! `driver` (which adds tokio), `grpc` (also tonic), `nats` (also async-nats), `stream` (which adds
-//! futures-core), `prometheus` (prometheus-client) and `timeline` (`serde_json`) are off by default.
+//! futures-core), `prometheus` (prometheus-client), `timeline` (`serde_json`) and `tracing` are off by default.
 //!
 //! # When not to use it
 //!

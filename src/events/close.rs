@@ -8,10 +8,12 @@ use super::handler::BoxError;
 use super::mailbox::Mailbox;
 use super::progress::DeliveryOutcome;
 use crate::error::CancelReason;
+use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::retry::{GiveUpReason, RetryError};
 use crate::sync::{Arc, Ordering};
 use crate::task::context;
+use crate::task::propagation::Part;
 use crate::unwind;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
@@ -71,11 +73,15 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         reason: CancelReason,
     ) {
         let rest = delivery.retry.as_mut().map(|retry| mem::take(&mut retry.rest));
-        self.inner.pool.executor.cancelled(counters, &self.origin(&delivery), reason);
+        let (executor, outcome) = (&self.inner.pool.executor, TaskOutcome::Cancelled(reason));
+        executor.cancelled_only(counters, &self.origin(&delivery), reason);
         let tried = delivery.retry.take().and_then(|retry| retry.give_up(GiveUpReason::Cancelled(reason)));
         match tried {
-            Some(error) => self.complete_failed(counters, delivery, error),
-            None => self.complete(counters, delivery, DeliveryOutcome::Cancelled(reason)),
+            Some(error) => self.complete_failed(counters, delivery, error, outcome),
+            None => {
+                executor.end_context(delivery.id, outcome);
+                self.complete(counters, delivery, DeliveryOutcome::Cancelled(reason));
+            }
         }
         for delivery in rest.into_iter().flatten() {
             self.cancel_delivery(counters, delivery, reason);
@@ -95,19 +101,24 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// Completes a delivery whose last attempt has failed. Called by members only.
+    /// Completes a delivery whose last attempt has failed. The hook for dead letters is called in the
+    /// context of the delivery. Called by members only.
     pub(super) fn complete_failed(
         &self,
         counters: &WorkerCounters,
         delivery: PendingDelivery<E>,
         error: RetryError<BoxError>,
+        outcome: TaskOutcome,
     ) {
-        let error = Arc::new(error);
+        let (error, executor) = (Arc::new(error), &self.inner.pool.executor);
         if let Some(on_dead_letter) = &self.inner.hooks.on_dead_letter {
             let (envelope, subscription) = (Arc::clone(&delivery.envelope) as _, Arc::clone(&self.settings.name));
             let dead_letter = DeadLetter { envelope, subscription, error: Arc::clone(&error) };
-            self.inner.call_hook(delivery.envelope.generation(), || on_dead_letter(dead_letter));
+            executor.in_context(Some(delivery.id), Part::Hooks, || {
+                self.inner.call_hook(delivery.envelope.generation(), || on_dead_letter(dead_letter));
+            });
         }
+        executor.end_context(delivery.id, outcome);
         self.complete(counters, delivery, DeliveryOutcome::Failed(error));
     }
 }

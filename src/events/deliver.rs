@@ -122,7 +122,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         unwind::discard(handler);
         let (class, outcome) = match &result {
             Ok(None) => {
-                executor.finish_attempt(counters, &meta, started, None, None);
+                executor.finish_attempt_only(counters, &meta, started, None, None);
                 let reason = self.state.lock().closed.expect("a closed subscription stays closed");
                 self.cancel_delivery(counters, delivery, reason);
                 return Delivered::Ended;
@@ -134,7 +134,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         };
         let next = class.map(|class| self.next_step(&mut delivery, class));
         let ends = !matches!(next, Some(RetryDecision::After(_)));
-        executor.finish_attempt(counters, &meta, started, result.as_ref().err(), ends.then_some(outcome));
+        executor.finish_attempt_only(counters, &meta, started, result.as_ref().err(), ends.then_some(outcome));
         let error = match result {
             Ok(Some(Err((error, _)))) => AttemptError::Failed(error),
             Err(panic) => AttemptError::Panicked(panic),
@@ -142,6 +142,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 if let Some(policy) = &self.settings.policy {
                     policy.note_success();
                 }
+                executor.end_context(delivery.id, outcome);
                 self.complete(counters, delivery, DeliveryOutcome::Handled);
                 return Delivered::Ended;
             }
@@ -162,6 +163,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         error: AttemptError<BoxError>,
         next: RetryDecision,
     ) -> Option<(PendingDelivery<E>, Duration)> {
+        let is_panic = matches!(error, AttemptError::Panicked(_));
+        let outcome = if is_panic { TaskOutcome::Panicked } else { TaskOutcome::Failed };
         let retry = delivery.retry.as_mut().expect("a failed delivery has counted its attempts");
         unwind::discard(retry.errors.add(error));
         match next {
@@ -169,7 +172,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             RetryDecision::GiveUp(reason) => {
                 let retry = delivery.retry.take().expect("a failed delivery has counted its attempts");
                 let error = retry.give_up(reason).expect("an attempt has failed");
-                self.complete_failed(counters, delivery, error);
+                self.complete_failed(counters, delivery, error, outcome);
                 None
             }
         }

@@ -285,7 +285,13 @@ impl CallerBuilder {
         let driver = driver.label(self.label.unwrap_or(label));
         let transport = transport(self.source, &driver)?;
         let config = CallConfig {
-            inner: Arc::new(CallerInner { transport, methods, interceptors: self.interceptors, turns }),
+            inner: Arc::new(CallerInner {
+                transport,
+                methods,
+                executor: Arc::clone(&driver.pool().executor),
+                interceptors: self.interceptors,
+                turns,
+            }),
             overrides: self.overrides,
             propagated: Arc::new(MetadataMap::new()),
             is_stream: false,

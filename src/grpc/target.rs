@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError, http};
-use tonic::metadata::{AsciiMetadataValue, KeyAndValueRef, KeyRef, MetadataMap};
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, KeyAndValueRef, KeyRef, MetadataMap};
 use tonic::{Request, Status};
 
 use super::method::{MethodConfig, MethodTable};
@@ -17,6 +17,7 @@ use super::rate::TurnQueue;
 use super::transport::{self, Transport};
 use super::wire::{self, Wire};
 use crate::sync::Arc;
+use crate::task::executor::Executor;
 
 /// The key for the number of previous attempts. Absent from the first attempt.
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
@@ -34,6 +35,8 @@ pub(super) struct CallerInner {
     pub(super) transport: Transport,
     /// The settings of the methods.
     pub(super) methods: MethodTable,
+    /// Knows the hook that carries contexts.
+    pub(super) executor: Arc<Executor>,
     /// Called for each request, in this order.
     pub(super) interceptors: Vec<Interceptor>,
     /// Where attempts wait for their turn, if there is a rate.
@@ -173,6 +176,10 @@ impl AttemptContext {
     /// Adds the propagated metadata, the timeout and the number of previous attempts.
     fn add_metadata(&self, metadata: &mut MetadataMap) {
         add_missing(metadata, &self.propagated);
+        let headers = self.inner.executor.headers_to_send();
+        if !headers.is_empty() {
+            add_missing(metadata, &metadata_of(&headers));
+        }
         if !metadata.contains_key(TIMEOUT)
             && let Some(deadline) = self.deadline_if(self.is_stream)
         {
@@ -193,6 +200,22 @@ fn timeout_value(deadline: Instant) -> AsciiMetadataValue {
     request.metadata_mut().remove(TIMEOUT).expect("it was set")
 }
 
+/// Returns the headers of a context as metadata. Those that may not be sent are left out.
+fn metadata_of(headers: &[(String, String)]) -> MetadataMap {
+    let mut metadata = MetadataMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| !is_reserved(&name.to_ascii_lowercase())) {
+        if let (Ok(key), Ok(value)) = (name.parse::<AsciiMetadataKey>(), value.parse::<AsciiMetadataValue>()) {
+            metadata.append(key, value);
+        }
+    }
+    metadata
+}
+
+/// Returns `true` if only the protocol writes metadata of this key.
+fn is_reserved(key: &str) -> bool {
+    key.starts_with("grpc-") || matches!(key, "te" | "content-type" | "user-agent")
+}
+
 /// Adds the entries of `propagated` whose keys are missing in `own`: all values of a key, in their
 /// order.
 fn add_missing(own: &mut MetadataMap, propagated: &MetadataMap) {
@@ -210,7 +233,6 @@ fn add_missing(own: &mut MetadataMap, propagated: &MetadataMap) {
 /// Copies the entries of `incoming` that `keys` name, in any case, to `propagated`. Reserved keys
 /// of the protocol are not copied. All values of a key are copied, and replace the previous ones.
 pub(super) fn propagate(propagated: &mut MetadataMap, incoming: &MetadataMap, keys: &[&str]) {
-    let is_reserved = |key: &str| key.starts_with("grpc-") || matches!(key, "te" | "content-type" | "user-agent");
     let is_named = |key: &str| keys.iter().any(|name| name.eq_ignore_ascii_case(key)) && !is_reserved(key);
     for key in incoming.keys() {
         match key {

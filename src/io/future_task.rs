@@ -132,7 +132,8 @@ where
                 task.cancel(CancelReason::ShutDown, &executor);
             }
         });
-        let future = CatchUnwind::new(future, &pool.executor, self.cell.group_id(), self.permits.item());
+        let frame = (self.cell.group_id(), self.permits.item());
+        let future = CatchUnwind::new(future, &pool.executor, Some(self.cell.meta().origin.id), frame);
         let run_permit = self.permits.try_run();
         let owners = (Arc::clone(pool), Arc::clone(io));
         let driven = Arc::clone(self).drive(future, submit_permit, run_permit, guard, owners);

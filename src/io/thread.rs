@@ -19,11 +19,13 @@ use tokio::task::AbortHandle;
 use super::block_on;
 use crate::error::FailedTask;
 use crate::error::panic::TaskPanic;
+use crate::observe::task_info::TaskId;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, AtomicBool, Ordering, Weak, thread};
 use crate::task::context::{self, GroupId, ThreadId};
 use crate::task::executor::Executor;
+use crate::task::propagation::Part;
 use crate::task::report::Reported;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
@@ -133,7 +135,7 @@ impl IoThread {
         }
         let location = Location::caller();
         let (answer, answered) = oneshot::channel();
-        let contained = CatchUnwind::new(future, &self.executor, GroupId::NONE, 0);
+        let contained = CatchUnwind::new(future, &self.executor, None, (GroupId::NONE, 0));
         let abort_handle = self.spawn(async move {
             let _ = answer.send(contained.await).map_err(unwind::discard);
         });
@@ -192,11 +194,25 @@ pub(super) struct CatchUnwind<F> {
     group: GroupId,
     /// The item of its frame: its driver, or zero.
     item: usize,
+    /// The task, in whose context the future is polled and dropped; `None` if it is not a task.
+    task: Option<TaskId>,
 }
 
 impl<F> CatchUnwind<F> {
-    pub(super) fn new(future: F, executor: &Arc<Executor>, group: GroupId, item: usize) -> Self {
-        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), group, item }
+    /// Wraps a future. With a task, it is polled in the context of that.
+    pub(super) fn new(
+        future: F,
+        executor: &Arc<Executor>,
+        task: Option<TaskId>,
+        (group, item): (GroupId, usize),
+    ) -> Self {
+        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), group, item, task }
+    }
+
+    /// Drops the other future.
+    fn discard(&mut self) {
+        let future = self.future.take();
+        within(&self.executor, (self.group, self.item), self.task, || unwind::discard(future));
     }
 }
 
@@ -204,30 +220,29 @@ impl<F: Future> Future for CatchUnwind<F> {
     type Output = Result<F::Output, Payload>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { future, executor, group, item } = &mut *self;
+        let Self { future, executor, group, item, task } = &mut *self;
         let inner = future.as_mut().expect("a future is not polled after it returned `Ready`");
-        let polled = within(executor, (*group, *item), || unwind::catch(|| inner.as_mut().poll(context)));
+        let polled = within(executor, (*group, *item), *task, || unwind::catch(|| inner.as_mut().poll(context)));
         let output = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };
-        within(executor, (*group, *item), || unwind::discard(future.take()));
+        self.discard();
         Poll::Ready(output)
     }
 }
 
-/// Calls `f` with the task of a future on this thread's stack.
-fn within<T>(executor: &Executor, (group, item): (GroupId, usize), f: impl FnOnce() -> T) -> T {
+/// Calls `f` with the task of a future on this thread's stack, and in its context.
+fn within<T>(executor: &Executor, (group, item): (GroupId, usize), task: Option<TaskId>, f: impl FnOnce() -> T) -> T {
     executor.enter(group, |_| {
         context::set_item(item);
-        f()
+        executor.in_context(task, Part::Poll, f)
     })
 }
 
 impl<F> Drop for CatchUnwind<F> {
     fn drop(&mut self) {
-        let future = self.future.take();
-        within(&self.executor, (self.group, self.item), || unwind::discard(future));
+        self.discard();
     }
 }

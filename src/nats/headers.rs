@@ -5,6 +5,7 @@ use std::fmt;
 use async_nats::HeaderMap;
 
 use super::check::{self, InvalidArgument};
+use crate::task::executor::Executor;
 
 /// The prefix of headers that the server executes.
 pub(crate) const SERVER_PREFIX: &str = "Nats-";
@@ -79,10 +80,7 @@ impl Headers {
 
     /// Like [`to_map`](Self::to_map), for a job: reserved names are refused.
     pub(crate) fn to_job_map(&self) -> Result<HeaderMap, InvalidArgument> {
-        let is_reserved =
-            |name: &str, prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-        let reserved = self.iter().find(|(name, _)| is_reserved(name, SERVER_PREFIX) || is_reserved(name, OWN_PREFIX));
-        if reserved.is_some() {
+        if self.iter().any(|(name, _)| is_reserved(name)) {
             return Err(InvalidArgument::new("header name", "names that begin with Nats- and Workcrew- are reserved"));
         }
         self.to_map()
@@ -99,6 +97,23 @@ impl fmt::Display for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.iter().try_for_each(|(name, value)| writeln!(f, "{name}: {value}"))
     }
+}
+
+/// Adds the headers that carry the context of this thread, for the hook of the pool. Those that the
+/// message has, and those that may not be sent, are left out.
+pub(crate) fn add_context(executor: &Executor, map: &mut HeaderMap) {
+    for (name, value) in executor.headers_to_send() {
+        let is_valid = check::header_name(&name).is_ok() && check::header_value("header value", &value).is_ok();
+        if is_valid && !is_reserved(&name) && map.get(name.as_str()).is_none() {
+            map.append(name, value);
+        }
+    }
+}
+
+/// Returns `true` if only the server and this crate write headers of this name.
+fn is_reserved(name: &str) -> bool {
+    let has = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    has(SERVER_PREFIX) || has(OWN_PREFIX)
 }
 
 /// Returns the first value of a header of a message.

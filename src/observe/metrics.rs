@@ -47,8 +47,8 @@ pub struct Metrics {
     pub tasks_queued: u64,
     /// Tasks running now, including tasks that wait while their worker runs another task.
     pub tasks_running: u64,
-    /// Hooks and observer calls that panicked, and destructors of the values of a
-    /// [`WorkerLocal`](crate::WorkerLocal).
+    /// Hooks, observer calls and wrappers of contexts that panicked, and destructors of the values
+    /// of a [`WorkerLocal`](crate::WorkerLocal).
     pub hooks_panicked: u64,
     /// Calls of hooks and observers that were skipped because hooks called each other more than 16
     /// deep: on one stack, or by events that the hooks of a bus published.

@@ -7,6 +7,8 @@ pub(crate) mod metrics;
 pub(crate) mod observer;
 pub(crate) mod task_info;
 pub(crate) mod task_origin;
+#[cfg(feature = "tracing")]
+pub(crate) mod task_span;
 pub(crate) mod worker_counters;
 
 pub use self::histogram::Histogram;

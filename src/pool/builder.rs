@@ -42,7 +42,8 @@ const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 /// | [`timing`](Self::timing) | `false` |
 /// | [`on_thread_start`](Self::on_thread_start), or [`try_on_thread_start`](Self::try_on_thread_start) | no hook |
 /// | [`on_thread_stop`](Self::on_thread_stop) | no hook |
-/// | [`on_panic`](Self::on_panic), [`observer`](Self::observer) | none |
+/// | [`on_panic`](Self::on_panic), [`observer`](Self::observer), [`propagate`](Self::propagate) | none |
+/// | `inject`, `extract`, `tracing`, with the features `grpc`, `nats`, `tracing` | none, none, `false` |
 ///
 /// # Examples
 ///
@@ -68,7 +69,7 @@ pub struct WorkerPoolBuilder {
     worker_settings: WorkerSettings,
     overflow: Overflow,
     on_drop: OnDrop,
-    hooks: Hooks,
+    pub(super) hooks: Hooks,
     timing: bool,
 }
 
@@ -229,7 +230,7 @@ impl WorkerPoolBuilder {
     /// A pool may have several. Each step calls them one after the other, in the order in which
     /// they were added. The panic of one does not keep the others from being called.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.hooks.observers.push(Box::new(observer));
+        self.hooks.of_tasks.get_or_insert_default().observers.push(Box::new(observer));
         self
     }
 

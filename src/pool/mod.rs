@@ -1,6 +1,6 @@
 //! The pool: worker threads, one queue and timers.
 //!
-//! Users see `worker_pool`, `builder`, `submit`, `task_builder`, `overflow`, `spawn_async`,
+//! Users see `worker_pool`, `builder`, `propagate`, `submit`, `task_builder`, `overflow`, `spawn_async`,
 //! `timers`, `ending`, `wait_async`, `broadcast`, `worker_local` and `current_worker`. The workers
 //! share `inner`.
 
@@ -12,6 +12,7 @@ pub(crate) mod group_registry;
 pub(crate) mod inbox;
 pub(crate) mod inner;
 pub(crate) mod overflow;
+pub(crate) mod propagate;
 pub(crate) mod queue_room;
 pub(crate) mod shutdown;
 pub(crate) mod spawn_async;

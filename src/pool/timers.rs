@@ -290,7 +290,8 @@ impl WorkerPool {
             Err(source) => return Err(TimerError::no_thread(source, f)),
         };
         let first = period.first(timers.clock().now());
-        match Periodic::set(f, (schedule, first), location, timers) {
+        let carried = self.inner().executor.capture();
+        match Periodic::set((f, carried), (schedule, first), location, timers) {
             Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.inner().executor))),
             Err((refusal, f)) => Err(timer_error(refusal, f)),
         }

@@ -10,6 +10,9 @@
 use std::panic::Location;
 
 use super::context::{self, GroupId, PoolId};
+#[cfg(feature = "retry")]
+use super::propagation::Part;
+use super::propagation::Propagation;
 use super::tracker::TaskTracker;
 use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::error::CancelReason;
@@ -34,8 +37,24 @@ pub(crate) type PanicHook = Box<dyn Fn(&TaskPanic) + Send + Sync>;
 pub(crate) struct Hooks {
     /// Called with each panic of a task, on the thread where it happened.
     pub(crate) on_panic: Option<PanicHook>,
+    /// What follows each task. One pointer for all of it, so that a pool without it pays one test.
+    pub(crate) of_tasks: Option<Box<TaskHooks>>,
+}
+
+/// The hooks that follow each task.
+#[derive(Default)]
+pub(crate) struct TaskHooks {
     /// Called at each step of each task, in this order.
     pub(crate) observers: Vec<Box<dyn Observer>>,
+    /// Carries the context of the submitter to the task.
+    pub(crate) propagation: Propagation,
+}
+
+impl Hooks {
+    /// Returns the hooks that follow each task, if there is an observer among them.
+    fn with_observers(&self) -> Option<&TaskHooks> {
+        self.of_tasks.as_deref().filter(|hooks| !hooks.observers.is_empty())
+    }
 }
 
 /// What the executor needs to know of a task.
@@ -62,7 +81,7 @@ pub(crate) struct Executor {
     pub(crate) tracker: TaskTracker,
     /// Cancelled when tasks that have not started are cancelled. Tells running tasks to stop.
     pub(crate) cancelling: CancellationToken,
-    hooks: Hooks,
+    pub(super) hooks: Hooks,
 }
 
 impl Executor {
@@ -92,9 +111,9 @@ impl Executor {
         let id = self.tracker.admit();
         match id {
             Some(id) => {
-                self.observe(move |observer| {
-                    observer.task_submitted(&TaskInfo::of(&TaskOrigin { id, location, label }))
-                });
+                if let Some(hooks) = &self.hooks.of_tasks {
+                    self.submitted(hooks, &TaskOrigin { id, location, label });
+                }
             }
             // The admission may have been withdrawn, which can be the last thing that a drain waits
             // for.
@@ -105,7 +124,7 @@ impl Executor {
 
     /// Refuses a task that was admitted but found no room. Its closure goes back to the submitter.
     pub(crate) fn refuse(&self, origin: &TaskOrigin<'_>) {
-        self.observe(move |observer| observer.task_refused(&TaskInfo::of(origin)));
+        self.refused(origin);
         self.tracker.withdraw();
         self.tracker.check_idle();
     }
@@ -128,7 +147,7 @@ impl Executor {
 
     /// Refuses a suspended task. Its closure goes back to the submitter.
     pub(crate) fn refuse_suspended(&self, origin: &TaskOrigin<'_>) {
-        self.observe(move |observer| observer.task_refused(&TaskInfo::of(origin)));
+        self.refused(origin);
         self.tracker.refuse_suspended();
     }
 
@@ -160,22 +179,47 @@ impl Executor {
         f: impl FnOnce() -> R,
         outcome_of: impl FnOnce(&R) -> TaskOutcome,
     ) -> Result<R, TaskPanic> {
-        let started = counters.start(&task.origin, task.queued_at);
-        let at = started.at;
-        self.observe(move |observer| observer.task_started(&self.started(task, at)));
         let body = || {
             failpoint::hit(Failpoint::Starting);
             f()
         };
+        if let Some(hooks) = &self.hooks.of_tasks {
+            return self.run_followed(hooks, counters, task, body, outcome_of);
+        }
+        let started = counters.start(&task.origin, task.queued_at);
         let result = unwind::catch(body).map_err(|payload| TaskPanic::new(payload, task.origin.to_failed()));
         let outcome = result.as_ref().map_or(TaskOutcome::Panicked, outcome_of);
-        let ended = counters.end(started, outcome);
-        if let Err(panic) = &result
-            && let Some(on_panic) = &self.hooks.on_panic
-        {
-            self.call_hook(|| on_panic(panic));
+        counters.end(started, outcome);
+        if let Err(panic) = &result {
+            self.report(panic);
         }
-        self.observe(move |observer| observer.task_ended(&self.ended(task, at, ended), outcome));
+        result
+    }
+
+    /// Does what [`run`](Self::run) does, with hooks. They are called in the context of the task.
+    #[cold]
+    #[inline(never)]
+    fn run_followed<R>(
+        &self,
+        hooks: &TaskHooks,
+        counters: &WorkerCounters,
+        task: &TaskMeta<'_>,
+        body: impl FnOnce() -> R,
+        outcome_of: impl FnOnce(&R) -> TaskOutcome,
+    ) -> Result<R, TaskPanic> {
+        let started = self.start_followed(counters, task);
+        // The task ends below, so the slot of its context is not needed any more.
+        let mut carried = hooks.propagation.remove(task.origin.id);
+        let (result, outcome) = self.within_carried(carried.as_mut(), || {
+            self.call_observers(hooks, |observer| observer.task_started(&self.started(task, started.at)));
+            let result = unwind::catch(body).map_err(|payload| TaskPanic::new(payload, task.origin.to_failed()));
+            let outcome = result.as_ref().map_or(TaskOutcome::Panicked, outcome_of);
+            self.end_followed(hooks, (counters, started), task, result.as_ref().err(), outcome);
+            (result, outcome)
+        });
+        if let Some(carried) = carried {
+            carried.end(Some(outcome));
+        }
         result
     }
 
@@ -189,8 +233,14 @@ impl Executor {
         f: impl FnOnce() -> R,
     ) -> (Started, Result<R, TaskPanic>) {
         let started = counters.start(&task.origin, task.queued_at);
-        self.observe(move |observer| observer.task_started(&self.started(task, started.at)));
-        (started, unwind::catch(f).map_err(|payload| TaskPanic::new(payload, task.origin.to_failed())))
+        let result = match &self.hooks.of_tasks {
+            None => unwind::catch(f),
+            Some(hooks) => self.within(hooks, task.origin.id, Part::Attempt, || {
+                self.call_observers(hooks, |observer| observer.task_started(&self.started(task, started.at)));
+                unwind::catch(f)
+            }),
+        };
+        (started, result.map_err(|payload| TaskPanic::new(payload, task.origin.to_failed())))
     }
 
     /// Counts the end of an attempt, and the end of the task if there is an `outcome`. Without an
@@ -204,29 +254,59 @@ impl Executor {
         panic: Option<&TaskPanic>,
         outcome: Option<TaskOutcome>,
     ) {
+        self.finish_attempt_only(counters, task, started, panic, outcome);
+        if let Some(outcome) = outcome {
+            self.end_context(task.origin.id, outcome);
+        }
+    }
+
+    /// Like [`finish_attempt`](Self::finish_attempt), but leaves it to the caller to
+    /// [end the context](Self::end_context) of a task that has ended.
+    #[cfg(feature = "retry")]
+    pub(crate) fn finish_attempt_only(
+        &self,
+        counters: &WorkerCounters,
+        task: &TaskMeta<'_>,
+        started: Started,
+        panic: Option<&TaskPanic>,
+        outcome: Option<TaskOutcome>,
+    ) {
         let at = started.at;
         let ended = match outcome {
             Some(outcome) => counters.end(started, outcome),
             None => counters.suspend(started),
         };
-        if let (Some(panic), Some(on_panic)) = (panic, &self.hooks.on_panic) {
-            self.call_hook(|| on_panic(panic));
+        let id = Some(task.origin.id);
+        if let Some(panic) = panic.filter(|_| self.hooks.on_panic.is_some()) {
+            self.in_context(id, Part::Hooks, || self.report(panic));
         }
-        self.observe(move |observer| {
+        if let Some(hooks) = self.hooks.with_observers() {
             let info = self.ended(task, at, ended);
-            match outcome {
-                Some(outcome) => observer.task_ended(&info, outcome),
-                None => observer.attempt_failed(&info),
-            }
-        });
+            self.in_context(id, Part::Hooks, || {
+                self.call_observers(hooks, |observer| match outcome {
+                    Some(outcome) => observer.task_ended(&info, outcome),
+                    None => observer.attempt_failed(&info),
+                });
+            });
+        }
     }
 
     /// Counts a task as cancelled. Its closure has been dropped.
     ///
     /// The caller hands the outcome over and then calls [`task_done`](Self::task_done).
     pub(crate) fn cancelled(&self, counters: &WorkerCounters, origin: &TaskOrigin<'_>, reason: CancelReason) {
+        self.cancelled_only(counters, origin, reason);
+        self.end_context(origin.id, TaskOutcome::Cancelled(reason));
+    }
+
+    /// Like [`cancelled`](Self::cancelled), but leaves it to the caller to
+    /// [end the context](Self::end_context) of the task.
+    pub(crate) fn cancelled_only(&self, counters: &WorkerCounters, origin: &TaskOrigin<'_>, reason: CancelReason) {
         counters.count_cancelled(reason, 1);
-        self.observe(move |observer| observer.task_ended(&TaskInfo::of(origin), TaskOutcome::Cancelled(reason)));
+        if let Some(hooks) = self.hooks.with_observers() {
+            let (info, outcome) = (TaskInfo::of(origin), TaskOutcome::Cancelled(reason));
+            self.call_observers(hooks, |observer| observer.task_ended(&info, outcome));
+        }
     }
 
     /// Counts `tasks` tasks as done: their outcomes have been handed over. The last step of a task.
@@ -258,29 +338,32 @@ impl Executor {
     }
 
     /// Returns what observers see of a task that has started.
-    fn started<'a>(&self, task: &TaskMeta<'a>, at: Option<Timestamp>) -> TaskInfo<'a> {
+    pub(super) fn started<'a>(&self, task: &TaskMeta<'a>, at: Option<Timestamp>) -> TaskInfo<'a> {
         let queue_wait = at.zip(task.queued_at).map(|(at, queued_at)| at.since(queued_at));
         TaskInfo { queue_wait, started_at: at.map(|at| self.tracker.instant(at)), ..TaskInfo::of(&task.origin) }
     }
 
     /// Returns what observers see of a task that has ended, or an attempt of it.
-    fn ended<'a>(&self, task: &TaskMeta<'a>, at: Option<Timestamp>, ended: Option<Timestamp>) -> TaskInfo<'a> {
+    pub(super) fn ended<'a>(
+        &self,
+        task: &TaskMeta<'a>,
+        at: Option<Timestamp>,
+        ended: Option<Timestamp>,
+    ) -> TaskInfo<'a> {
         TaskInfo { run_time: ended.zip(at).map(|(ended, at)| ended.since(at)), ..self.started(task, at) }
     }
 
-    /// Calls the observers, if there are any.
-    #[inline]
-    fn observe(&self, call: impl Fn(&dyn Observer)) {
-        if !self.hooks.observers.is_empty() {
-            self.call_observers(call);
+    /// Calls the panic hook, if there is one.
+    #[cold]
+    pub(super) fn report(&self, panic: &TaskPanic) {
+        if let Some(on_panic) = &self.hooks.on_panic {
+            self.call_hook(|| on_panic(panic));
         }
     }
 
     /// Calls the observers. The panic of one does not keep the others from being called.
-    #[cold]
-    #[inline(never)]
-    fn call_observers(&self, call: impl Fn(&dyn Observer)) {
-        for observer in &self.hooks.observers {
+    pub(super) fn call_observers(&self, hooks: &TaskHooks, call: impl Fn(&dyn Observer)) {
+        for observer in &hooks.observers {
             self.call_hook(|| call(&**observer));
         }
     }

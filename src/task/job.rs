@@ -182,7 +182,9 @@ impl ClosureJob {
         executor.enter(GroupId::NONE, |counters| {
             let meta = TaskMeta::single(self.id, self.location, queued_at);
             let result = executor.run(counters, &meta, || self.closure.call(), |()| TaskOutcome::Succeeded);
-            drop(result);
+            if let Err(panic) = result {
+                drop(panic); // before the task counts as done
+            }
             executor.task_done(counters, 1);
         });
     }

@@ -2,8 +2,8 @@
 //! joined through its `handle`.
 //!
 //! `closure` and `cell` store a task, without and with a handle. `context` knows what is on the
-//! stack of the current thread. `waits` knows which waits depend on each other. No module here
-//! knows the queue or the workers.
+//! stack of the current thread. `propagation` carries the submitter's context to the task. `waits`
+//! knows which waits depend on each other. No module here knows the queue or the workers.
 
 pub(crate) mod cell;
 pub(crate) mod closure;
@@ -12,9 +12,11 @@ pub(crate) mod executor;
 pub(crate) mod future_wait;
 pub(crate) mod handle;
 pub(crate) mod idle;
+pub(crate) mod in_context;
 pub(crate) mod job;
 pub(crate) mod join;
 pub(crate) mod limited;
+pub(crate) mod propagation;
 pub(crate) mod report;
 pub(crate) mod tracker;
 pub(crate) mod waits;

@@ -34,6 +34,7 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
+use crate::task::propagation::Carried;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
@@ -60,6 +61,8 @@ enum State<F> {
 /// The closure, and its slot in the heap.
 struct Body<F> {
     closure: F,
+    /// The context of the thread that has set the timer; each run is submitted in it.
+    carried: Option<Carried>,
     /// Its slot in the heap, which it keeps between runs.
     reservation: Reservation,
 }
@@ -71,7 +74,7 @@ where
 {
     /// Creates a timer and schedules its first run, or returns the closure.
     pub(crate) fn set(
-        closure: F,
+        (closure, carried): (F, Option<Carried>),
         (schedule, first): (Schedule, Deadline),
         location: &'static Location<'static>,
         timers: &Arc<TimerThread>,
@@ -85,7 +88,7 @@ where
             let stopped = AtomicBool::new(false);
             Self { schedule, location, timers, me, stopped, state: Mutex::new(State::Running) }
         });
-        match timer.schedule_next(Body { closure, reservation }, first) {
+        match timer.schedule_next(Body { closure, carried, reservation }, first) {
             None => Ok(timer),
             Some(body) => Err((TimerRefused::Closed, body.closure)),
         }
@@ -105,7 +108,12 @@ where
 
     /// Runs the closure as a new task. Returns `false` if it has ended the timer, or if the pool
     /// has not admitted the task.
-    fn run_once(&self, closure: &mut F, executor: &Executor) -> bool {
+    fn run_once(&self, body: &mut Body<F>, executor: &Executor) -> bool {
+        let Body { closure, carried, .. } = body;
+        executor.within_carried(carried.as_mut(), || self.run_admitted(closure, executor))
+    }
+
+    fn run_admitted(&self, closure: &mut F, executor: &Executor) -> bool {
         let Some(id) = executor.admit(self.location, None) else { return false };
         executor.enter(GroupId::NONE, |record| {
             let brief = TaskMeta::single(id, self.location, None);
@@ -142,7 +150,7 @@ where
 {
     fn run(&self, executor: &Executor) {
         let Some((mut body, last)) = self.start() else { return };
-        let left = if self.run_once(&mut body.closure, executor) {
+        let left = if self.run_once(&mut body, executor) {
             let next = self.schedule.next(last, self.timers.clock().now());
             self.schedule_next(body, next)
         } else {

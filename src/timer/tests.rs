@@ -70,7 +70,7 @@ impl Bench {
 
     fn every<F: FnMut() + Send + 'static>(&self, schedule: Schedule, f: F) -> Arc<Periodic<F>> {
         let first = Period::new(schedule.distance()).first(self.clock.now());
-        Periodic::set(f, (schedule, first), Location::caller(), &self.timers).ok().expect("there is room")
+        Periodic::set((f, None), (schedule, first), Location::caller(), &self.timers).ok().expect("there is room")
     }
 }
 

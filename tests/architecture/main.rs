@@ -32,7 +32,7 @@ const RANKS: &[&[&str]] = &[
 const CRATES: [&str; 5] = ["src", "benches/src", "interop/src/bin/nats-drill", "verify/src", "xtask/src"];
 
 /// What may be named in one module only, or in two that have a bar between them.
-const DOORS: [(&str, &str); 17] = [
+const DOORS: [(&str, &str); 18] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync/native"),
     ("loom::", "sync"),
@@ -48,6 +48,7 @@ const DOORS: [(&str, &str); 17] = [
     ("async_nats", "nats"),
     ("futures_core", "nats|group/stream"),
     ("prometheus_client", "prometheus"),
+    ("tracing::", "observe/task_span"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];

@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 
-use workcrew::WorkerPool;
+use workcrew::{WorkerPool, WorkerPoolBuilder};
 
 use super::wedge::BlockedWorkers;
 use super::{Counted, job, ours};
@@ -31,6 +31,7 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
         count("instructions_execute_and_run", "execute", &[], 780.0),
         count("instructions_spawn_and_run", "spawn", &[], 1_540.0),
         count("instructions_group_spawn_and_run", "group", &[], 800.0),
+        count("instructions_propagate_and_run", "propagate", &[], 1_950.0),
     ]
     .into_iter()
 }
@@ -61,8 +62,12 @@ pub(super) fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(
     (0..operations).for_each(&mut operate);
 }
 
-fn on_busy_pool(operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) -> u64 {
-    let pool = WorkerPool::builder().workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
+fn on_busy_pool(operations: usize, operate: impl FnMut(&WorkerPool, usize)) -> u64 {
+    on_busy_pool_of(WorkerPool::builder(), operations, operate)
+}
+
+fn on_busy_pool_of(builder: WorkerPoolBuilder, operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) -> u64 {
+    let pool = builder.workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
     let wedge = BlockedWorkers::of(&pool);
     collected_by_callgrind(operations, |number| operate(&pool, number));
     drop(wedge);
@@ -72,6 +77,20 @@ fn on_busy_pool(operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) 
 /// The closure captures three words, the most that need no allocation.
 pub(super) fn execute(operations: usize) -> u64 {
     on_busy_pool(operations, |pool, number| {
+        pool.execute(job::<3>(number)).expect("the pool is open");
+    })
+}
+
+/// The same as [`execute`], with a context of one word that is carried to the job.
+pub(super) fn propagate(operations: usize) -> u64 {
+    let capture = || {
+        let context = black_box(7_usize);
+        move |run: &mut dyn FnMut()| {
+            black_box(context);
+            run();
+        }
+    };
+    on_busy_pool_of(WorkerPool::builder().propagate(capture), operations, |pool, number| {
         pool.execute(job::<3>(number)).expect("the pool is open");
     })
 }

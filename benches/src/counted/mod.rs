@@ -25,7 +25,7 @@ pub(crate) enum Counted {
 }
 
 /// The counts that need a process of their own.
-const OWN_PROBES: [Probe; 8] = [
+const OWN_PROBES: [Probe; 9] = [
     ("idle_ticks", switches::idle_ticks),
     ("idle_switches", switches::idle_switches),
     ("drain_switches", switches::drain_switches),
@@ -34,6 +34,7 @@ const OWN_PROBES: [Probe; 8] = [
     ("execute", instructions::execute),
     ("spawn", instructions::spawn),
     ("group", instructions::group),
+    ("propagate", instructions::propagate),
 ];
 
 /// Returns all of them.

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use async_nats::Request;
+use async_nats::{HeaderMap, Request};
 
 use super::message::Message;
 use crate::nats::check;
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::PublishError;
-use crate::nats::headers::Headers;
+use crate::nats::headers::{self, Headers};
 use crate::nats::payload::Encode;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
@@ -68,10 +68,7 @@ impl Connection {
     /// [`PublishError`].
     pub fn publish(&self, subject: &str, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
         check::subject("subject", subject)?;
-        let bytes = payload.encode().map_err(PublishError::Encode)?;
-        let inner = &self.inner;
-        inner.wait(inner.client.publish(subject.to_owned(), bytes.into()))??;
-        Ok(())
+        self.inner.send(subject.into(), HeaderMap::new(), payload)
     }
 
     /// Passes a message with headers to the client. Otherwise like [`publish`](Self::publish).
@@ -86,10 +83,7 @@ impl Connection {
         payload: &(impl Encode + ?Sized),
     ) -> Result<(), PublishError> {
         check::subject("subject", subject)?;
-        let (map, bytes) = (headers.to_map()?, payload.encode().map_err(PublishError::Encode)?);
-        let inner = &self.inner;
-        inner.wait(inner.client.publish_with_headers(subject.to_owned(), map, bytes.into()))??;
-        Ok(())
+        self.inner.send(subject.into(), headers.to_map()?, payload)
     }
 
     /// Blocks until the server has received all published messages, for at most the connection's
@@ -141,12 +135,13 @@ impl Connection {
         payload: &(impl Encode + ?Sized),
     ) -> Result<Message, PublishError> {
         check::subject("subject", subject)?;
-        let mut request = Request::new();
-        if let Some(headers) = headers {
-            request = request.headers(headers.to_map()?);
-        }
-        let request = request.payload(payload.encode().map_err(PublishError::Encode)?.into());
         let inner = &self.inner;
+        let mut map = headers.map_or_else(|| Ok(HeaderMap::new()), Headers::to_map)?;
+        headers::add_context(&inner.pool.executor, &mut map);
+        let mut request = Request::new().payload(payload.encode().map_err(PublishError::Encode)?.into());
+        if !map.is_empty() {
+            request = request.headers(map);
+        }
         let asking = inner.client.send_request(subject.to_owned(), request);
         let answer = inner.wait(inner.permitted(&[subject.to_owned()], asking))???;
         Ok(Message::new(answer, Arc::clone(inner)))

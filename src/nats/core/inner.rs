@@ -4,12 +4,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, jetstream};
+use async_nats::{Client, HeaderMap, Subject, jetstream};
 
 use super::denied::Denials;
 use super::dispatch::{ConnectionEvent, ConnectionListeners, EventCallback};
 use crate::io::{self, IoThread, mpsc};
 use crate::nats::error::PublishError;
+use crate::nats::headers;
+use crate::nats::payload::Encode;
 use crate::pool::inner::PoolInner;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
@@ -60,6 +62,23 @@ impl ConnectionInner {
         }
         let _clock = self.io.runtime().enter();
         io::block_on(future, deadline).ok_or(WaitError::Timeout)
+    }
+
+    /// Passes a message to the client, with the context of this thread.
+    pub(crate) fn send(
+        &self,
+        subject: Subject,
+        mut headers: HeaderMap,
+        payload: &(impl Encode + ?Sized),
+    ) -> Result<(), PublishError> {
+        let bytes = payload.encode().map_err(PublishError::Encode)?;
+        headers::add_context(&self.pool.executor, &mut headers);
+        if headers.is_empty() {
+            self.wait(self.client.publish(subject, bytes.into()))??;
+        } else {
+            self.wait(self.client.publish_with_headers(subject, headers, bytes.into()))??;
+        }
+        Ok(())
     }
 
     /// Sends buffered messages if there is a connection. Waits for at most two seconds.

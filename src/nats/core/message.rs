@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use async_nats::HeaderMap;
+
 use super::inner::ConnectionInner;
 use crate::nats::check;
 use crate::nats::error::{BoxError, PublishError};
@@ -89,16 +91,9 @@ impl Message {
 
     fn answer(&self, headers: Option<&Headers>, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
         let Some(reply) = self.message.reply.clone() else { return Ok(()) };
-        let bytes = payload.encode().map_err(PublishError::Encode)?;
         check::subject("reply subject", &reply)?;
-        let client = &self.connection.client;
-        match headers {
-            None => self.connection.wait(client.publish(reply, bytes.into()))??,
-            Some(headers) => {
-                self.connection.wait(client.publish_with_headers(reply, headers.to_map()?, bytes.into()))??;
-            }
-        }
-        Ok(())
+        let headers = headers.map_or_else(|| Ok(HeaderMap::new()), Headers::to_map)?;
+        self.connection.send(reply, headers, payload)
     }
 }
 

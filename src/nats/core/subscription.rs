@@ -22,6 +22,7 @@ use crate::io::mpsc;
 use crate::nats::check;
 use crate::nats::core::connection::Connection;
 use crate::nats::error::PublishError;
+use crate::nats::headers;
 use crate::sync::Arc;
 use crate::task::job::Job;
 
@@ -207,7 +208,9 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
     fn push(&self, message: async_nats::Message) {
         let pool = &self.connection.pool;
         let queued_at = pool.executor.now_if_timing();
-        let Some(id) = pool.executor.admit(self.location, None) else { return };
+        let headers = || headers::pairs(message.headers.as_ref());
+        let admit = || pool.executor.admit(self.location, None);
+        let Some(id) = pool.executor.within_received(headers, admit) else { return };
         let message = Message::new(message, Arc::clone(&self.connection));
         let (handler, ended) = (Arc::clone(&self.handler), self.ended.clone());
         let slot = Slot(self.freed.clone());

@@ -14,7 +14,7 @@ use crate::nats::check;
 use crate::nats::core::denied::Mark;
 use crate::nats::core::inner::WaitError;
 use crate::nats::error::EnqueueError;
-use crate::nats::headers::Headers;
+use crate::nats::headers::{self, Headers};
 use crate::nats::payload::Encode;
 use crate::time::deadline::Deadline;
 
@@ -169,7 +169,7 @@ impl JobQueue {
         id: impl AsRef<str>,
     ) -> Result<Enqueued, EnqueueError> {
         let bytes = payload.encode().map_err(EnqueueError::Encode)?;
-        self.store(subject, new_message(subject, id.as_ref(), HeaderMap::new(), bytes)?)
+        self.store(subject, self.new_message(subject, id.as_ref(), HeaderMap::new(), bytes)?)
     }
 
     /// Stores a job that does not run before this time has passed; see [`NewJob::delay`]. Otherwise
@@ -202,7 +202,7 @@ impl JobQueue {
         let NewJob { subject, payload, id, headers, schedule } = job;
         let mut headers = headers.to_job_map()?;
         schedule.apply(&mut headers, self.max_age)?;
-        let message = new_message(&subject, &id, headers, payload)?;
+        let message = self.new_message(&subject, &id, headers, payload)?;
         Ok((subject, message))
     }
 
@@ -219,7 +219,7 @@ impl JobQueue {
         id: impl AsRef<str>,
     ) -> Result<Enqueued, EnqueueError> {
         let bytes = payload.encode().map_err(EnqueueError::Encode)?;
-        self.store(subject, new_message(subject, id.as_ref(), headers.to_job_map()?, bytes)?)
+        self.store(subject, self.new_message(subject, id.as_ref(), headers.to_job_map()?, bytes)?)
     }
 
     /// Stores many jobs. Returns one result for each job, in the order of the jobs.
@@ -239,6 +239,20 @@ impl JobQueue {
         while batch.finish_oldest() {}
         let answered = batch.results.into_iter();
         answered.map(|result| result.unwrap_or(Err(EnqueueError::Timeout))).collect()
+    }
+
+    /// Checks a job and returns its message, with the context of this thread.
+    fn new_message(
+        &self,
+        subject: &str,
+        id: &str,
+        mut headers: HeaderMap,
+        payload: Vec<u8>,
+    ) -> Result<PublishMessage, EnqueueError> {
+        check::job_subject("subject", subject)?;
+        check::id(id)?;
+        headers::add_context(&self.connection.pool.executor, &mut headers);
+        Ok(PublishMessage::build().headers(headers).payload(payload.into()).message_id(id))
     }
 
     pub(crate) fn store(&self, subject: &str, message: PublishMessage) -> Result<Enqueued, EnqueueError> {
@@ -265,13 +279,6 @@ impl JobQueue {
         let ack = self.connection.wait_until(answered, deadline)???;
         Ok(Enqueued { sequence: ack.sequence, is_duplicate: ack.duplicate })
     }
-}
-
-/// Checks a job and returns its message.
-fn new_message(subject: &str, id: &str, headers: HeaderMap, payload: Vec<u8>) -> Result<PublishMessage, EnqueueError> {
-    check::job_subject("subject", subject)?;
-    check::id(id)?;
-    Ok(PublishMessage::build().headers(headers).payload(payload.into()).message_id(id))
 }
 
 /// The jobs of one `enqueue_all`.

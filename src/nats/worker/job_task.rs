@@ -16,6 +16,7 @@ use super::job::{Delivered, Job};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::io::mpsc;
+use crate::nats::headers;
 use crate::nats::queue::dead_letter::DeadLetterReason;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::observe::task_origin::TaskOrigin;
@@ -131,7 +132,9 @@ where
         dispositions: &DispositionSender,
     ) -> Option<Arc<dyn Task>> {
         let queued_at = self.pool.executor.now_if_timing();
-        let id = self.pool.executor.admit(self.location, Some(&self.label))?;
+        let executor = &self.pool.executor;
+        let headers = || headers::pairs(delivered.message.headers.as_ref());
+        let id = executor.within_received(headers, || executor.admit(self.location, Some(&self.label)))?;
         let unclaimed = Mutex::new(Some((delivered, token.clone())));
         let (started, dispositions) = (Arc::clone(started), dispositions.clone());
         let task = Arc::new(JobTask {

@@ -227,13 +227,14 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         };
         let ends = !matches!(next, Some(RetryDecision::After(_)));
         let executor = &self.inner.pool.executor;
-        executor.finish_attempt(counters, &self.meta(&delivery), started, panic, ends.then_some(outcome));
+        executor.finish_attempt_only(counters, &self.meta(&delivery), started, panic, ends.then_some(outcome));
         if let (Err((error, _)), Some(next)) = (result, next) {
             return self.after_failure(counters, delivery, error, next);
         }
         if let Some(policy) = &self.settings.policy {
             policy.note_success();
         }
+        executor.end_context(delivery.id, outcome);
         self.complete(counters, delivery, DeliveryOutcome::Handled);
         None
     }
@@ -242,7 +243,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     fn cancel_batch(&self, counters: &WorkerCounters, batch: Vec<PendingDelivery<E>>, started: Vec<Started>) {
         let reason = self.state.lock().closed.expect("a closed subscription stays closed");
         for (delivery, started) in batch.into_iter().zip(started) {
-            self.inner.pool.executor.finish_attempt(counters, &self.meta(&delivery), started, None, None);
+            self.inner.pool.executor.finish_attempt_only(counters, &self.meta(&delivery), started, None, None);
             self.cancel_delivery(counters, delivery, reason);
         }
     }

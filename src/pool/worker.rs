@@ -119,8 +119,8 @@ fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, worker: WorkerPa
 
 /// Runs jobs until the worker must leave, and then calls its stop hook.
 fn run_until_end(pool: &PoolInner, settings: &WorkerSettings, worker: &WorkerParts) {
-    let mut current = None;
-    while let Err(payload) = unwind::catch(|| run_jobs(pool, worker, &mut current)) {
+    let (mut current, mut cursor) = (None, PopCursor::default());
+    while let Err(payload) = unwind::catch(|| run_jobs(pool, worker, &mut cursor, &mut current)) {
         // Every panic of user code is caught where the code is called, so this is a bug of the
         // crate. The worker continues, and its current job is cancelled if it was not started.
         unwind::discard(payload);
@@ -145,10 +145,16 @@ fn empty_inbox(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>
 }
 
 /// Runs jobs until the worker must leave. `current` holds the job that is run.
-fn run_jobs(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
-    let mut cursor = PopCursor::default();
-    while !(pool.workers.has_notice() && must_retire(pool, worker, current)) {
-        *current = pool.next_job(&mut cursor, worker);
+fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) {
+    loop {
+        *current = if pool.workers.has_notice() {
+            if must_retire(pool, worker, cursor, current) {
+                break;
+            }
+            pool.next_job_by_class(cursor, worker)
+        } else {
+            pool.next_job(cursor, worker)
+        };
         if current.is_some() {
             failpoint::hit(Failpoint::Taken);
             pool.run(current);
@@ -162,11 +168,16 @@ fn run_jobs(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
 
 /// Handles the mail of the worker, and returns `true` if the worker has just retired.
 #[cold]
-fn must_retire(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) -> bool {
+fn must_retire(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) -> bool {
     if worker.inbox.has_mail() {
+        pool.put_permit_back(cursor);
         handle_mail(pool, worker, current);
     }
-    pool.workers.should_retire()
+    let retires = pool.workers.should_retire();
+    if retires {
+        pool.put_permit_back(cursor);
+    }
+    retires
 }
 
 /// Handles the mail that is there now. Shares may post more, which must not delay the queued jobs.

@@ -201,6 +201,12 @@ impl Notices {
         }
     }
 
+    /// Returns `true` if the pool has seen a class other than `Normal`.
+    pub(super) fn has_classes(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of `use_classes`.
+        self.0.load(Ordering::Acquire) & CLASSES != 0
+    }
+
     /// Returns `true` if a worker must retire.
     pub(super) fn has_surplus(&self) -> bool {
         // ORDERING: Acquire pairs with the Release of `set_surplus`.
@@ -241,6 +247,6 @@ mod tests {
         assert!(!notices.any());
         notices.use_classes();
         notices.use_classes();
-        assert!(notices.any() && !notices.has_surplus());
+        assert!(notices.any() && notices.has_classes() && !notices.has_surplus());
     }
 }

@@ -91,12 +91,14 @@ impl PoolInner {
     /// is drained, workers must retire or the worker has mail, and may also do so spuriously.
     #[inline]
     pub(crate) fn next_job(&self, cursor: &mut PopCursor, worker: &WorkerParts) -> Option<Job> {
-        self.queue.try_pop(cursor).or_else(|| self.wait_for_job(cursor, worker))
+        if let Some(job) = self.queue.try_pop(cursor) {
+            return Some(job);
+        }
+        self.wait_for_job(cursor, worker)
     }
 
     /// Returns the next job for a worker of a pool that has seen several classes, like
     /// [`next_job`](Self::next_job).
-    #[cold]
     pub(crate) fn next_job_by_class(&self, cursor: &mut PopCursor, worker: &WorkerParts) -> Option<Job> {
         self.queue.try_pop_by_class(cursor).or_else(|| self.wait_for_job(cursor, worker))
     }

@@ -146,15 +146,8 @@ fn empty_inbox(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>
 
 /// Runs jobs until the worker must leave. `current` holds the job that is run.
 fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) {
-    loop {
-        *current = if pool.workers.has_notice() {
-            if must_retire(pool, worker, cursor, current) {
-                break;
-            }
-            pool.next_job_by_class(cursor, worker)
-        } else {
-            pool.next_job(cursor, worker)
-        };
+    while !(pool.workers.has_notice() && must_leave(pool, worker, cursor, current)) {
+        *current = pool.next_job(cursor, worker);
         if current.is_some() {
             failpoint::hit(Failpoint::Taken);
             pool.run(current);
@@ -166,18 +159,40 @@ fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, curr
     }
 }
 
-/// Handles the mail of the worker, and returns `true` if the worker has just retired.
+/// Handles the mail of the worker, and returns `true` if the worker has just retired. If the pool has
+/// seen several classes, runs jobs of all of them until the worker retires.
+///
+/// A loop of its own, so that a pool of one class pays nothing for the others.
 #[cold]
-fn must_retire(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) -> bool {
-    if worker.inbox.has_mail() {
-        pool.put_permit_back(cursor);
-        handle_mail(pool, worker, current);
+#[inline(never)]
+fn must_leave(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) -> bool {
+    loop {
+        if worker.inbox.has_mail() {
+            pool.put_permit_back(cursor);
+            handle_mail(pool, worker, current);
+        }
+        if pool.workers.should_retire() {
+            pool.put_permit_back(cursor);
+            return true;
+        }
+        if !pool.workers.uses_classes() {
+            return false;
+        }
+        *current = pool.next_job_by_class(cursor, worker);
+        if current.is_some() {
+            failpoint::hit(Failpoint::Taken);
+            run_current(pool, current);
+        } else if pool.executor.tracker.is_drained() {
+            pool.workers.retire();
+            return true;
+        }
     }
-    let retires = pool.workers.should_retire();
-    if retires {
-        pool.put_permit_back(cursor);
-    }
-    retires
+}
+
+#[inline(never)]
+fn run_current(pool: &PoolInner, current: &mut Option<Job>) {
+    pool.run(current);
+    *current = None;
 }
 
 /// Handles the mail that is there now. Shares may post more, which must not delay the queued jobs.
@@ -186,8 +201,7 @@ fn handle_mail(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>
         match pool.workers.pop_mail(&worker.inbox) {
             Some(Mail::Share(job)) => {
                 *current = Some(job);
-                pool.run(current);
-                *current = None;
+                run_current(pool, current);
             }
             Some(Mail::Drop(id)) => worker_values::drop_one(pool, id),
             None => break,

@@ -196,6 +196,11 @@ impl WorkerSet {
         self.notices.use_classes();
     }
 
+    /// Returns `true` if the workers must look for tasks of all classes; `true` is final.
+    pub(crate) fn uses_classes(&self) -> bool {
+        self.notices.has_classes()
+    }
+
     /// Makes a starting worker active.
     pub(crate) fn start_succeeded(&self) {
         let mut state = self.state.lock();

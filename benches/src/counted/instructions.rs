@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 
-use workcrew::{Priority, WorkerPool};
+use workcrew::WorkerPool;
 
 use super::wedge::BlockedWorkers;
 use super::{Counted, job, ours};
@@ -29,8 +29,6 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
         count("instructions_spawn", "spawn", &WITHIN, 615.0),
         count("instructions_group_spawn", "group", &WITHIN, 235.0),
         count("instructions_execute_and_run", "execute", &[], 780.0),
-        count("instructions_task_and_run", "task", &[], 2_200.0),
-        count("instructions_task_and_run_by_class", "task_by_class", &[], 2_400.0),
         count("instructions_spawn_and_run", "spawn", &[], 1_540.0),
         count("instructions_group_spawn_and_run", "group", &[], 800.0),
     ]
@@ -75,23 +73,6 @@ fn on_busy_pool(operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) 
 pub(super) fn execute(operations: usize) -> u64 {
     on_busy_pool(operations, |pool, number| {
         pool.execute(job::<3>(number)).expect("the pool is open");
-    })
-}
-
-/// A task of the builder, to compare with the next.
-pub(super) fn task(operations: usize) -> u64 {
-    on_busy_pool(operations, |pool, number| {
-        let run = job::<3>(number);
-        pool.task().execute(move |_| run()).expect("the pool is open");
-    })
-}
-
-/// The same with classes in turn.
-pub(super) fn task_by_class(operations: usize) -> u64 {
-    const CLASSES: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Background];
-    on_busy_pool(operations, |pool, number| {
-        let run = job::<3>(number);
-        pool.task().priority(CLASSES[number % 3]).execute(move |_| run()).expect("the pool is open");
     })
 }
 

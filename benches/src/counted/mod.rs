@@ -25,15 +25,13 @@ pub(crate) enum Counted {
 }
 
 /// The counts that need a process of their own.
-const OWN_PROBES: [Probe; 10] = [
+const OWN_PROBES: [Probe; 8] = [
     ("idle_ticks", switches::idle_ticks),
     ("idle_switches", switches::idle_switches),
     ("drain_switches", switches::drain_switches),
     ("blocked_switches", switches::blocked_switches),
     ("join_switches", switches::join_switches),
     ("execute", instructions::execute),
-    ("task", instructions::task),
-    ("task_by_class", instructions::task_by_class),
     ("spawn", instructions::spawn),
     ("group", instructions::group),
 ];

@@ -93,12 +93,14 @@
 //! - **Tasks of a key** run one at a time, in the order of submission; see [`KeyedExecutor`].
 //! - **Timers and retries** start in the order in which they are due.
 //!
+//! All of this holds within one class of tasks. [`Priority`] says how workers choose between the
+//! classes, and how long each can wait. All tasks are `Normal` unless you say otherwise.
+//!
 //! A worker alternates between queued jobs and everything that does not wait in the queue: tickets
 //! of groups and keyed executors, and due timers. While there are both, it starts one job, then one
-//! due timer or at most 16 tasks for one ticket, then one job again. So neither starves, and a due
-//! timer does not wait for the whole queue. It waits for the timers that were due before it, and
-//! for at most 16 tasks for each ticket that came before it. It also waits for one job before each
-//! of these and before itself.
+//! due timer or at most 16 tasks for one ticket, then one job again. So neither starves. A due timer
+//! waits for the timers that were due before it, for at most 16 tasks for each ticket before it, and
+//! for one job before each of these and before itself.
 //!
 //! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs inline
 //! because the queue is full. A job that nested tasks submit into a full queue may be queued beyond
@@ -358,7 +360,7 @@
 //!
 //! # Limits
 //!
-//! A pool has at most 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at
+//! A pool has at most 65,536 workers, 16,777,216 places in each queue (64 bytes each, allocated at
 //! once) and 1,048,576 pending timers. It takes one thread for each worker, one more from its first
 //! timer on, and one more while futures are driven for it. An idle pool uses no CPU time. While a
 //! future waits for a [token with a deadline](CancellationToken::cancelled), there is one more
@@ -407,6 +409,7 @@ mod cancel;
 mod observe;
 mod error;
 mod time;
+mod priority;
 mod failpoint;
 mod nesting;
 mod unwind;
@@ -435,16 +438,10 @@ pub use group::{
 };
 pub use keyed::{KeyedExecutor, KeyedExecutorBuilder};
 pub use observe::{Histogram, Metrics, Observer, RunningTask, TaskInfo, TaskOutcome};
-pub use pool::builder::WorkerPoolBuilder;
-pub use pool::current_worker::{CurrentWorker, current_worker};
-pub use pool::overflow::Overflow;
-pub use pool::shutdown::{OnDrop, ShutdownReport};
-pub use pool::spawn_async::SpawnAsync;
-pub use pool::task_builder::TaskBuilder;
-pub use pool::wait_async::{WaitForIdle, WaitForShutdown};
-pub use pool::worker_local::WorkerLocal;
-pub use pool::worker_pool::{WeakWorkerPool, WorkerPool};
+pub use pool::{
+    CurrentWorker, OnDrop, Overflow, ShutdownReport, SpawnAsync, TaskBuilder, TimerBuilder, WaitForIdle,
+    WaitForShutdown, WeakWorkerPool, WorkerLocal, WorkerPool, WorkerPoolBuilder, current_worker,
+};
+pub use priority::Priority;
 pub use task::handle::JoinHandle;
-pub use timer::handle::TimerHandle;
-pub use timer::period::Period;
-pub use timer::tick::TickResult;
+pub use timer::{Period, TickResult, TimerHandle};

@@ -103,7 +103,7 @@ fn timers_retries_and_events_travel_too() {
         is_send_sync::<(nats::Worker<OnlySend>, nats::WorkerBuilder<OnlySend>)>();
     }
     travels::<TimerError<OnlySend>>();
-    is_send_sync::<(TimerHandle, Period, TaskBuilder<'_>, ScopeBuilder<'_>)>();
+    is_send_sync::<(TimerHandle, Period, Priority, TimerBuilder<'_>, TaskBuilder<'_>, ScopeBuilder<'_>)>();
     is_send_sync::<(KeyedExecutor<String>, KeyedExecutorBuilder<String>)>();
     is_send_sync::<ScopedHandle<'_, OnlySend>>();
     is_send::<(Overflow, ScopeMap<'_, '_, std::ops::Range<u8>, fn(u8), OnlySend>)>();

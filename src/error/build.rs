@@ -23,6 +23,9 @@ pub enum BuildError {
     /// A queue needs room for at least one job.
     #[error("a queue needs a capacity of at least one")]
     ZeroQueueCapacity,
+    /// Tasks of the class [`Priority::Background`](crate::Priority) need at least one worker.
+    #[error("background tasks need at least one worker")]
+    ZeroBackgroundWorkers,
     /// The requested queue is too large. Its memory would be allocated at once.
     #[error("a queue may hold at most {limit} jobs, {requested} were requested")]
     #[non_exhaustive]

@@ -88,6 +88,7 @@ use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::overflow::Overflow;
+use crate::priority::Priority;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 use crate::task::context::{self, GroupId};
@@ -324,7 +325,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
-            self.inner.pool.send_ticket(weak);
+            self.inner.pool.send_ticket(weak, Priority::Normal);
         }
         needed
     }

@@ -32,6 +32,7 @@ use super::state::{GroupInner, State};
 use super::task_queue::PendingTask;
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::priority::Priority;
 use crate::sync::{Arc, MutexGuard, Weak};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
@@ -116,7 +117,7 @@ impl<R: TaskResult> GroupInner<R> {
         let Body::Repeated(RepeatedBody { reservation, .. }) = &task.body else {
             unreachable!("only a body that makes attempts is delayed")
         };
-        let timer = Arc::new(GroupTimer { group: Arc::downgrade(self) });
+        let timer = Arc::new(GroupTimer { group: Arc::downgrade(self), class: self.settings.priority });
         match reservation.insert(due, timer) {
             Ok(key) => {
                 state.delayed.get_or_insert_default().insert((due, task.index), (task, key));
@@ -206,6 +207,8 @@ impl<R: TaskResult> State<R> {
 /// The timer of a delayed task.
 struct GroupTimer<R: TaskResult> {
     group: Weak<GroupInner<R>>,
+    /// The class of the group.
+    class: Priority,
 }
 
 impl<R: TaskResult> Task for GroupTimer<R> {
@@ -221,5 +224,9 @@ impl<R: TaskResult> Task for GroupTimer<R> {
 
     fn is_finished(&self) -> bool {
         self.group.strong_count() == 0
+    }
+
+    fn class(&self) -> Priority {
+        self.class
     }
 }

@@ -11,8 +11,9 @@ use super::in_progress::Concurrency;
 use super::read_ahead::Source;
 use super::result::MayFail;
 use crate::error::{CancelReason, GroupError, JoinError, Refusal};
-use crate::pool::submit::WaitMode;
+use crate::pool::submit::{SubmitSettings, WaitMode};
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::unwind;
@@ -60,6 +61,7 @@ impl WorkerPool {
             f: Arc::new(f),
             results: VecDeque::new(),
             concurrency: None,
+            priority: Priority::Normal,
             location: Location::caller(),
         }
     }
@@ -174,6 +176,8 @@ pub struct Map<'a, I: Iterator, F, T> {
     /// The limit of tasks in progress, if the user has set it.
     concurrency: Option<Concurrency>,
     /// Where `map` was called.
+    /// The class of the tasks.
+    priority: Priority,
     location: &'static Location<'static>,
 }
 
@@ -238,6 +242,12 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
         self
     }
 
+    /// Sets the class of the tasks. *Default: [`Priority::Normal`].*
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// Returns `true` if the next result can be returned without waiting.
     fn is_first_ready(&self) -> bool {
         match self.results.front() {
@@ -249,7 +259,7 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
 
     /// Returns `true` if another task may be submitted, by the rules of `read_ahead`.
     fn may_submit(&self) -> bool {
-        self.source.may_take(self.results.len(), self.pool.inner(), self.concurrency.as_ref())
+        self.source.may_take(self.results.len(), (self.pool.inner(), self.priority), self.concurrency.as_ref())
     }
 }
 
@@ -266,7 +276,8 @@ where
         let Some(task) = self.source.next(|item| make_task(item, f, concurrency.as_ref())) else { return false };
         // Without a task in progress, there is only room to wait for.
         let wait_mode = if self.results.is_empty() { WaitMode::Policy } else { WaitMode::Never };
-        match self.pool.submit_task(task, wait_mode, self.location) {
+        let settings = SubmitSettings { class: self.priority, ..SubmitSettings::plain(wait_mode, self.location) };
+        match self.pool.submit_task(task, settings) {
             Ok(handle) => self.results.push_back(Ok(handle)),
             Err((Refusal::ShutDown, _)) => {
                 self.results.push_back(Err(JoinError::Cancelled(CancelReason::ShutDown)));
@@ -308,7 +319,12 @@ where
         loop {
             while !self.is_first_ready() && self.may_submit() && self.submit() {}
             let is_ready = self.is_first_ready();
-            if is_ready || !self.source.wait_for_room(self.results.len(), self.pool.inner(), self.concurrency.as_ref())
+            if is_ready
+                || !self.source.wait_for_room(
+                    self.results.len(),
+                    (self.pool.inner(), self.priority),
+                    self.concurrency.as_ref(),
+                )
             {
                 break;
             }
@@ -347,6 +363,7 @@ impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
         f.debug_struct("Map")
             .field("results", &self.results.len())
             .field("window", &self.source.window())
+            .field("priority", &self.priority)
             .field("concurrency", &self.concurrency.as_ref().map(Concurrency::limit))
             .finish_non_exhaustive()
     }

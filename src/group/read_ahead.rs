@@ -20,6 +20,7 @@ use std::iter::Fuse;
 
 use super::in_progress::Concurrency;
 use crate::pool::inner::PoolInner;
+use crate::priority::Priority;
 
 /// The default window for each worker: one item runs, and the others are queued for workers that
 /// outpace the caller.
@@ -55,7 +56,12 @@ impl<I: Iterator, H> Source<I, H> {
     }
 
     /// Returns `true` if an item may be taken while `results` results were not returned.
-    pub(super) fn may_take(&self, results: usize, pool: &PoolInner, concurrency: Option<&Concurrency>) -> bool {
+    pub(super) fn may_take(
+        &self,
+        results: usize,
+        pool: (&PoolInner, Priority),
+        concurrency: Option<&Concurrency>,
+    ) -> bool {
         results == 0
             || self.held_back.is_some()
             || concurrency.is_none_or(Concurrency::has_room) && self.may_read_ahead(results, pool, concurrency)
@@ -63,15 +69,20 @@ impl<I: Iterator, H> Source<I, H> {
 
     /// Blocks until there is room for another task, if there is none and an item may be taken then.
     /// Returns `true` if it has blocked.
-    pub(super) fn wait_for_room(&self, results: usize, pool: &PoolInner, concurrency: Option<&Concurrency>) -> bool {
+    pub(super) fn wait_for_room(
+        &self,
+        results: usize,
+        pool: (&PoolInner, Priority),
+        concurrency: Option<&Concurrency>,
+    ) -> bool {
         // What is held back counts as in progress, and ends only after it was submitted.
         let may_wait = self.held_back.is_none() && self.may_read_ahead(results, pool, concurrency);
         concurrency.is_some_and(|limit| may_wait && limit.wait_for_room())
     }
 
     /// Returns `true` if the window has room, and the source has promised an item.
-    fn may_read_ahead(&self, results: usize, pool: &PoolInner, concurrency: Option<&Concurrency>) -> bool {
-        let window = self.window.unwrap_or_else(|| default_window(pool));
+    fn may_read_ahead(&self, results: usize, pool: (&PoolInner, Priority), concurrency: Option<&Concurrency>) -> bool {
+        let window = self.window.unwrap_or_else(|| default_window(pool.0, pool.1));
         let is_promised = self.window.is_some() || concurrency.is_some_and(Concurrency::is_promise);
         results < window && (is_promised || self.items.size_hint().0 > 0)
     }
@@ -85,6 +96,6 @@ impl<I: Iterator, H> Source<I, H> {
 }
 
 /// Returns the window of a map for which the user has set none.
-fn default_window(pool: &PoolInner) -> usize {
-    pool.workers.target().saturating_mul(WINDOW_PER_WORKER).min(pool.queue_capacity() + 1)
+fn default_window(pool: &PoolInner, class: Priority) -> usize {
+    pool.workers.target().saturating_mul(WINDOW_PER_WORKER).min(pool.queue_capacity(class) + 1)
 }

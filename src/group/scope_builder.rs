@@ -9,6 +9,7 @@ use super::settings::GroupSettings;
 use crate::cancel::token::CancellationToken;
 use crate::error::GroupError;
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
@@ -39,8 +40,8 @@ pub struct ScopeBuilder<'pool> {
 }
 
 impl WorkerPool {
-    /// Returns a builder for a [`scope`](Self::scope) with a limit, a deadline, a parent or a
-    /// label.
+    /// Returns a builder for a [`scope`](Self::scope) with a limit, a deadline, a parent, a
+    /// label or a class.
     pub fn scope_builder(&self) -> ScopeBuilder<'_> {
         ScopeBuilder { pool: self, settings: GroupSettings::new(self.inner()), timeout: None }
     }
@@ -96,6 +97,13 @@ impl ScopeBuilder<'_> {
         self
     }
 
+    /// Sets the class of the scope's tasks; see
+    /// [`TaskGroup::priority`](crate::TaskGroup::priority). *Default: [`Priority::Normal`].*
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.settings.priority = priority;
+        self
+    }
+
     /// Calls `body` with a scope of these settings, and otherwise behaves like
     /// [`WorkerPool::scope`].
     ///
@@ -126,6 +134,7 @@ impl fmt::Debug for ScopeBuilder<'_> {
             .field("deadline", &self.settings.deadline)
             .field("timeout", &self.timeout)
             .field("label", &self.settings.label)
+            .field("priority", &self.settings.priority)
             .finish_non_exhaustive()
     }
 }

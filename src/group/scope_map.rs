@@ -144,7 +144,9 @@ impl<I: Iterator, F, T> ScopeMap<'_, '_, I, F, T> {
 
     /// Returns `true` if another item may be taken, by the rules of `read_ahead`.
     fn may_take(&self) -> bool {
-        self.source.may_take(self.results.len(), &self.scope.group().pool, self.concurrency.as_ref())
+        let group = self.scope.group();
+        let pool = (&*group.pool, group.settings.priority);
+        self.source.may_take(self.results.len(), pool, self.concurrency.as_ref())
     }
 }
 
@@ -198,7 +200,13 @@ where
         loop {
             while !self.is_first_ready() && self.may_take() && self.take_item() {}
             let (results, pool) = (self.results.len(), &self.scope.group().pool);
-            if self.is_first_ready() || !self.source.wait_for_room(results, pool, self.concurrency.as_ref()) {
+            if self.is_first_ready()
+                || !self.source.wait_for_room(
+                    results,
+                    (pool, self.scope.group().settings.priority),
+                    self.concurrency.as_ref(),
+                )
+            {
                 break;
             }
         }

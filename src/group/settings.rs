@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::cancel::token::CancellationToken;
 use crate::pool::inner::PoolInner;
+use crate::priority::Priority;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
@@ -52,6 +53,8 @@ pub(crate) struct GroupSettings {
     pub(crate) parent: Option<CancellationToken>,
     /// What observers see of the group's tasks.
     pub(crate) label: Option<Arc<str>>,
+    /// The class of the group's tickets.
+    pub(crate) priority: Priority,
 }
 
 impl GroupSettings {
@@ -59,11 +62,12 @@ impl GroupSettings {
     pub(crate) fn new(pool: &PoolInner) -> Self {
         Self {
             limit: usize::MAX,
-            capacity: pool.queue_capacity(),
+            capacity: pool.queue_capacity(Priority::Normal),
             policy: GroupPolicy::default(),
             deadline: None,
             parent: None,
             label: None,
+            priority: Priority::Normal,
         }
     }
 

@@ -113,7 +113,7 @@ impl<R: TaskResult> GroupInner<R> {
     fn run_before_blocking(self: &Arc<Self>) {
         let position = context::position(self.pool.id(), self.id());
         let can_run = position.is_worker && !position.is_member && position.depth < context::MAX_HELP_DEPTH;
-        if can_run && !self.pool.has_idle_worker() {
+        if can_run && !self.pool.has_idle_worker(self.settings.priority) {
             let state = self.state.lock();
             if self.can_run(&state) {
                 drop(self.run_unstarted(state, Budget::Unlimited, |_| false));

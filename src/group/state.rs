@@ -242,14 +242,14 @@ impl<R: TaskResult> GroupInner<R> {
     #[cold]
     pub(super) fn send_first_ticket(self: &Arc<Self>) {
         let weak: Weak<Self> = Arc::downgrade(self);
-        self.pool.send_first_ticket(weak, &self.registration);
+        self.pool.send_first_ticket(weak, &self.registration, self.settings.priority);
     }
 
     /// Sends a counted ticket to the end of the queue, because the group has just had a quantum.
     #[cold]
     pub(super) fn send_ticket(self: &Arc<Self>) {
         let weak: Weak<Self> = Arc::downgrade(self);
-        self.pool.send_ticket(weak);
+        self.pool.send_ticket(weak, self.settings.priority);
     }
 
     /// Returns `true` if one more runner may start, and would find a task.

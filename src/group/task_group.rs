@@ -13,6 +13,7 @@ use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, Cycle, GroupError, Refuser, TrySubmitError};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::sync::{Arc, OnceLock};
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
@@ -77,7 +78,7 @@ use crate::time::deadline::Deadline;
 /// # Settings
 ///
 /// Settings must be made before the first task. `limit`, `capacity`, `policy`, `deadline`,
-/// `timeout`, `parent` and `label` panic once the group has *started*: it has spawned a task, or
+/// `timeout`, `parent`, `label` and `priority` panic once the group has *started*: it has spawned a task, or
 /// has returned its token or a spawner.
 ///
 /// # Waiting on a worker
@@ -188,6 +189,17 @@ impl<R: TaskResult> TaskGroup<R> {
     #[track_caller]
     pub fn label(self, label: impl Into<Arc<str>>) -> Self {
         self.set(|settings| settings.label = Some(label.into()))
+    }
+
+    /// Sets the class of the group's tasks, which take no room in the queue of the class. *Default:
+    /// [`Priority::Normal`].*
+    ///
+    /// # Panics
+    ///
+    /// If the group has [started](Self#settings).
+    #[track_caller]
+    pub fn priority(self, priority: Priority) -> Self {
+        self.set(|settings| settings.priority = priority)
     }
 
     /// Adds a task. Blocks while the group is at [capacity](Self::capacity).

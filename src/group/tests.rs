@@ -9,6 +9,7 @@ use super::settings::GroupSettings;
 use super::state::{GroupInner, State};
 use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
 use crate::task::job::TicketHolder;
 use crate::task::waits::{self, Kind, Next};
@@ -173,4 +174,28 @@ fn a_submitter_whose_room_is_taken_after_its_wait_was_registered_registers_again
     let has_slept = Instant::now() >= until;
     is_over.store(true, Ordering::Relaxed);
     assert!(!has_slept, "the waiter was registered with the needs of before");
+}
+
+/// Fault 517.
+#[test]
+fn a_source_that_waits_for_tasks_of_a_class_without_a_permit_is_not_left_waiting() {
+    let pool = WorkerPool::builder().workers(2).background_workers(1).build().expect("the pool starts");
+    let own = pool.clone();
+    // This task holds the only permit, so the other worker, which sleeps, cannot help.
+    let outer = pool.task().priority(Priority::Background).spawn(move |_| {
+        yield_until(|| own.inner().has_idle_worker(Priority::Normal));
+        let group = own.group::<()>().priority(Priority::Background);
+        let has_run = Arc::new(AtomicBool::new(false));
+        let first = Arc::clone(&has_run);
+        let mut tasks = Some(move || first.store(true, Ordering::SeqCst)).into_iter();
+        group.spawn_all(std::iter::from_fn(|| {
+            let next = tasks.next();
+            if next.is_none() {
+                yield_until(|| has_run.load(Ordering::SeqCst));
+            }
+            next
+        }));
+        group.wait().expect("no task fails").len()
+    });
+    assert_eq!(outer.expect("there is room").join().expect("no panic"), 1);
 }

@@ -41,6 +41,7 @@ use crate::error::{CancelReason, JoinError};
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::pool::inner::PoolInner;
+use crate::priority::Priority;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context::{self, AwaitedId, GroupId, ThreadId};
@@ -196,7 +197,7 @@ where
         if on_worker {
             let of_permits = has_permit.then(|| self.permits.id());
             waits::notify_change([self.cell.group_id().into()].into_iter().chain(of_permits), pool.id());
-            pool.push_unbounded(Job::Task(self));
+            pool.push_unbounded(Job::Task(self), Priority::Normal);
         } else {
             self.run(&pool.executor);
         }

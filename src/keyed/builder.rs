@@ -7,6 +7,7 @@ use super::executor::KeyedExecutor;
 use super::state::{KeyedSettings, LabelOf};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::sync::Arc;
 
 /// A builder of keyed executors. Returned by [`KeyedExecutor::builder`].
@@ -31,6 +32,8 @@ pub struct KeyedExecutorBuilder<K> {
     capacity_per_key: usize,
     /// What observers see of the tasks.
     label: Option<Arc<str>>,
+    /// The class of the tasks.
+    priority: Priority,
     /// Returns the label of a key.
     label_of: Option<Arc<LabelOf<K>>>,
 }
@@ -49,8 +52,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     /// Creates a builder of an executor on `pool`.
     pub fn builder(pool: &WorkerPool) -> KeyedExecutorBuilder<K> {
         let pool = Arc::clone(pool.inner());
-        let capacity = pool.queue_capacity();
-        KeyedExecutorBuilder { pool, capacity, capacity_per_key: usize::MAX, label: None, label_of: None }
+        let (capacity, priority) = (pool.queue_capacity(Priority::Normal), Priority::Normal);
+        KeyedExecutorBuilder { pool, capacity, capacity_per_key: usize::MAX, label: None, priority, label_of: None }
     }
 }
 
@@ -74,6 +77,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutorBuilder<K> {
     /// Names the tasks for observers and [`WorkerPool::running`]. *Default: no name.*
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// Sets the class of the tasks: of every key, so that the tasks of one key stay in order.
+    /// *Default: [`Priority::Normal`].* For keys of several classes, use one executor for each class.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 
@@ -111,19 +121,20 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutorBuilder<K> {
     /// Creates the executor. Starts no thread and allocates no queue.
     #[must_use]
     pub fn build(self) -> KeyedExecutor<K> {
-        let Self { pool, capacity, capacity_per_key, label, label_of } = self;
-        KeyedExecutor::with_settings(&pool, KeyedSettings { capacity, capacity_per_key, label }, label_of)
+        let Self { pool, capacity, capacity_per_key, label, priority, label_of } = self;
+        KeyedExecutor::with_settings(&pool, KeyedSettings { capacity, capacity_per_key, label, priority }, label_of)
     }
 }
 
 impl<K> Clone for KeyedExecutorBuilder<K> {
     fn clone(&self) -> Self {
-        let Self { pool, capacity, capacity_per_key, label, label_of } = self;
+        let Self { pool, capacity, capacity_per_key, label, priority, label_of } = self;
         Self {
             pool: Arc::clone(pool),
             capacity: *capacity,
             capacity_per_key: *capacity_per_key,
             label: label.clone(),
+            priority: *priority,
             label_of: label_of.clone(),
         }
     }
@@ -135,6 +146,7 @@ impl<K> fmt::Debug for KeyedExecutorBuilder<K> {
             .field("capacity", &self.capacity)
             .field("capacity_per_key", &self.capacity_per_key)
             .field("label", &self.label)
+            .field("priority", &self.priority)
             .field("has_key_labels", &self.label_of.is_some())
             .finish_non_exhaustive()
     }

@@ -26,6 +26,7 @@ use super::state::{Busy, DelayTimer, DelayedTask, KeyedInner, State, Turn};
 use crate::error::CancelReason;
 use crate::observe::task_info::TaskId;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::priority::Priority;
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
 use crate::task::executor::Executor;
 use crate::task::job::Task;
@@ -44,7 +45,8 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     ) -> Option<usize> {
         let key = name.id();
         let (inner, is_over) = (Arc::downgrade(self), AtomicBool::new(false));
-        let timer = Arc::new(KeyTimer { inner, key, name: Arc::downgrade(name), is_over });
+        let (class, name_of_key) = (self.settings.priority, Arc::downgrade(name));
+        let timer = Arc::new(KeyTimer { inner, key, class, name: name_of_key, is_over });
         let mut state = self.state.lock();
         let inserted = if state.closed || task.has_ended() {
             None
@@ -167,6 +169,8 @@ impl<K> State<K> {
 struct KeyTimer<K> {
     inner: Weak<KeyedInner<K>>,
     key: KeyId,
+    /// The class of the executor.
+    class: Priority,
     /// The name of the key, for its label.
     name: Weak<KeyName<K>>,
     /// Whether the key is no longer delayed by this timer. Changed under the lock of the executor;
@@ -202,5 +206,9 @@ impl<K: Send + Sync + 'static> Task for KeyTimer<K> {
 
     fn is_finished(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn class(&self) -> Priority {
+        self.class
     }
 }

@@ -115,7 +115,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     pub(super) fn send(self: &Arc<Self>, notices: Notices) {
         let Notices { ticket, key, any } = notices;
         if ticket {
-            self.pool.send_ticket(self.downgrade());
+            self.pool.send_ticket(self.downgrade(), self.settings.priority);
         }
         self.notify_waits(key, any);
     }
@@ -124,7 +124,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     pub(super) fn send_first(self: &Arc<Self>, notices: Notices) {
         let Notices { ticket, key, any } = notices;
         if ticket {
-            self.pool.send_first_ticket(self.downgrade(), &self.registration);
+            self.pool.send_first_ticket(self.downgrade(), &self.registration, self.settings.priority);
         }
         self.notify_waits(key, any);
     }
@@ -159,7 +159,7 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
 
     fn send_tickets(self: Arc<Self>) {
         while self.count_ticket_if_needed(&mut self.state.lock()) {
-            self.pool.send_ticket(self.downgrade());
+            self.pool.send_ticket(self.downgrade(), self.settings.priority);
         }
     }
 

@@ -74,6 +74,7 @@ use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
 use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
+use crate::priority::Priority;
 use crate::sync::{Arc, Condvar, Mutex, Weak};
 use crate::task::context::{self, GroupId};
 use crate::task::job::TicketHolder;
@@ -115,6 +116,8 @@ pub(super) struct KeyedSettings {
     pub(super) capacity_per_key: usize,
     /// What observers see of its tasks, unless keys have labels.
     pub(super) label: Option<Arc<str>>,
+    /// The class of the executor's tickets.
+    pub(super) priority: Priority,
 }
 
 /// What the lock guards.

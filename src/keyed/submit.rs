@@ -249,13 +249,14 @@ mod tests {
     use super::*;
     use crate::keyed::state::KeyedSettings;
     use crate::pool::worker_pool::WorkerPool;
+    use crate::priority::Priority;
     use crate::task::closure::Closure;
 
     /// Fault 491.
     #[test]
     fn a_submitter_whose_room_is_taken_after_its_wait_was_registered_registers_again() {
         let pool = WorkerPool::builder().workers(1).build().expect("a thread");
-        let settings = KeyedSettings { capacity: 1, capacity_per_key: 1, label: None };
+        let settings = KeyedSettings { capacity: 1, capacity_per_key: 1, label: None, priority: Priority::Normal };
         let inner = KeyedInner::new(pool.inner(), settings, None);
         let submit = |f: Closure<'static, ()>| {
             inner.submit('k', WaitMode::Never, Location::caller(), |_, _, _| Body::Closure(f)).expect("there is room");

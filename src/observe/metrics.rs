@@ -57,6 +57,13 @@ pub struct Metrics {
     pub workers: usize,
     /// The capacity of the queue in jobs.
     pub queue_capacity: usize,
+    /// Jobs in the queue of the class [`Normal`](crate::Priority::Normal), as
+    /// [`queue_len`](crate::WorkerPool::queue_len) counts them.
+    pub queue_len: usize,
+    /// Jobs in the queue of the class [`High`](crate::Priority::High).
+    pub queue_len_high: usize,
+    /// Jobs in the queue of the class [`Background`](crate::Priority::Background).
+    pub queue_len_background: usize,
     /// Pending timers: delayed tasks, tasks between two attempts (both also count as queued), and
     /// periodic timers between two runs.
     pub timers_pending: usize,

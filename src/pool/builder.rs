@@ -14,6 +14,8 @@ use super::worker_start::StartHook;
 use crate::error::BuildError;
 use crate::error::panic::TaskPanic;
 use crate::observe::observer::Observer;
+use crate::priority::Priority;
+use crate::queue::QueueSettings;
 use crate::sync::{self, Arc, StaticOnceLock};
 use crate::task::executor::Hooks;
 
@@ -35,6 +37,8 @@ const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 /// |---|---|
 /// | [`workers`](Self::workers) | the number of CPUs that this process may use |
 /// | [`queue_capacity`](Self::queue_capacity) | 1,024 jobs |
+/// | [`priority_capacity`](Self::priority_capacity) | the `queue_capacity` |
+/// | [`background_workers`](Self::background_workers) | all workers |
 /// | [`overflow`](Self::overflow) | [`Overflow::Block`] |
 /// | [`on_drop`](Self::on_drop) | [`OnDrop::Drain`] |
 /// | [`thread_name`](Self::thread_name) | `workcrew` |
@@ -66,6 +70,11 @@ pub struct WorkerPoolBuilder {
     /// `None` means one worker for each CPU.
     workers: Option<usize>,
     queue_capacity: usize,
+    /// The capacities of `High` and `Background`; `None` means `queue_capacity`.
+    high_capacity: Option<usize>,
+    background_capacity: Option<usize>,
+    /// How many workers run tasks of `Background`; `None` means all.
+    background_workers: Option<usize>,
     worker_settings: WorkerSettings,
     overflow: Overflow,
     on_drop: OnDrop,
@@ -78,6 +87,9 @@ impl WorkerPoolBuilder {
         Self {
             workers: None,
             queue_capacity: DEFAULT_QUEUE_CAPACITY,
+            high_capacity: None,
+            background_capacity: None,
+            background_workers: None,
             worker_settings: WorkerSettings { thread_name: "workcrew".to_owned(), ..WorkerSettings::default() },
             overflow: Overflow::default(),
             on_drop: OnDrop::default(),
@@ -100,6 +112,48 @@ impl WorkerPoolBuilder {
     /// *Default: 1,024.*
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = jobs;
+        self
+    }
+
+    /// Sets the capacity of the queue of one [class](Priority), from 1 to 16,777,216 jobs. For
+    /// `Normal` it is the same setting as [`queue_capacity`](Self::queue_capacity).
+    ///
+    /// *Default: the `queue_capacity`.* The queues of `High` and `Background` are allocated when the
+    /// first task of the class is submitted.
+    ///
+    /// A full class delays and refuses no task of another class.
+    pub fn priority_capacity(mut self, priority: Priority, jobs: usize) -> Self {
+        match priority {
+            Priority::High => self.high_capacity = Some(jobs),
+            Priority::Normal => self.queue_capacity = jobs,
+            Priority::Background => self.background_capacity = Some(jobs),
+        }
+        self
+    }
+
+    /// Sets how many workers run tasks of the class [`Priority::Background`] at the same time. The
+    /// other workers stay free for the other classes. *Default: all workers.*
+    ///
+    /// A number that is not smaller than that of the workers keeps no worker free.
+    /// [`build`](Self::build) returns an error for zero: such tasks would never start.
+    ///
+    /// The limit is for tasks that workers take from the queue. It does not concern a task that runs
+    /// inline, because the queue of its class is full or because a worker waits for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use workcrew::{BuildError, Priority, WorkerPool};
+    ///
+    /// let builder = WorkerPool::builder().workers(8).background_workers(2);
+    /// let pool = builder.priority_capacity(Priority::Background, 10_000).build()?;
+    /// assert_eq!(pool.queue_capacity_of(Priority::Background), 10_000);
+    /// let none = WorkerPool::builder().background_workers(0).build();
+    /// assert!(matches!(none, Err(BuildError::ZeroBackgroundWorkers)));
+    /// # Ok::<(), BuildError>(())
+    /// ```
+    pub fn background_workers(mut self, workers: usize) -> Self {
+        self.background_workers = Some(workers);
         self
     }
 
@@ -256,7 +310,8 @@ impl WorkerPoolBuilder {
         let workers = self.workers.unwrap_or(cpus);
         check_workers(workers)?;
         self.check()?;
-        let inner = Arc::new(PoolInner::new(self.queue_capacity, self.overflow, self.hooks, self.timing));
+        let queue = self.queue_settings();
+        let inner = Arc::new(PoolInner::new(queue, self.overflow, self.hooks, self.timing));
         let resize = inner.workers.set_target(workers);
         let report = Arc::default();
         let started = worker::start(&inner, &self.worker_settings, resize.missing, &report).and(report.wait());
@@ -268,13 +323,26 @@ impl WorkerPoolBuilder {
         Ok(WorkerPool::assemble(inner, settings))
     }
 
+    fn queue_settings(&self) -> QueueSettings {
+        QueueSettings {
+            high: self.high_capacity.unwrap_or(self.queue_capacity),
+            normal: self.queue_capacity,
+            background: self.background_capacity.unwrap_or(self.queue_capacity),
+            background_workers: self.background_workers.unwrap_or(usize::MAX),
+        }
+    }
+
     /// Checks all settings except the number of workers.
     fn check(&self) -> Result<(), BuildError> {
         let stack_size = self.worker_settings.stack_size.unwrap_or(0);
-        if self.queue_capacity == 0 {
+        let QueueSettings { high, normal, background, background_workers } = self.queue_settings();
+        let (smallest, largest) = (normal.min(high).min(background), normal.max(high).max(background));
+        if smallest == 0 {
             Err(BuildError::ZeroQueueCapacity)
-        } else if self.queue_capacity > MAX_QUEUE_CAPACITY {
-            Err(BuildError::QueueTooLarge { requested: self.queue_capacity, limit: MAX_QUEUE_CAPACITY })
+        } else if largest > MAX_QUEUE_CAPACITY {
+            Err(BuildError::QueueTooLarge { requested: largest, limit: MAX_QUEUE_CAPACITY })
+        } else if background_workers == 0 {
+            Err(BuildError::ZeroBackgroundWorkers)
         } else if self.worker_settings.thread_name.contains('\0') {
             Err(BuildError::InvalidThreadName)
         } else if stack_size > MAX_STACK_SIZE {
@@ -296,6 +364,7 @@ impl fmt::Debug for WorkerPoolBuilder {
         f.debug_struct("WorkerPoolBuilder")
             .field("workers", &self.workers)
             .field("queue_capacity", &self.queue_capacity)
+            .field("background_workers", &self.background_workers)
             .field("thread_name", &self.worker_settings.thread_name)
             .field("stack_size", &self.worker_settings.stack_size)
             .field("overflow", &self.overflow)

@@ -170,13 +170,15 @@ impl Inbox {
 }
 
 /// The notices of a pool: one word that each worker reads between two jobs. It is zero while no
-/// worker must retire and no inbox has mail.
+/// worker must retire, no inbox has mail, and all tasks so far are of the class `Normal`.
 pub(super) struct Notices(AtomicUsize);
 
 /// The bit that says that a worker must retire.
 const SURPLUS: usize = 1;
+/// The bit that says that the pool has seen a class other than `Normal`. Never cleared.
+const CLASSES: usize = 2;
 /// One inbox that has mail.
-const MAIL: usize = 2;
+const MAIL: usize = 4;
 
 impl Notices {
     pub(super) fn new() -> Self {
@@ -187,6 +189,22 @@ impl Notices {
     #[inline]
     pub(super) fn any(&self) -> bool {
         self.0.load(Ordering::Acquire) != 0
+    }
+
+    /// Notes that the pool has seen a class other than `Normal`.
+    #[inline]
+    pub(super) fn use_classes(&self) {
+        // ORDERING: Release pairs with the Acquire of `any`. A busy worker that misses the bit sees
+        // it before its next job: it is set before the first push to the class.
+        if self.0.load(Ordering::Relaxed) & CLASSES == 0 {
+            self.0.fetch_or(CLASSES, Ordering::Release);
+        }
+    }
+
+    /// Returns `true` if the pool has seen a class other than `Normal`.
+    pub(super) fn has_classes(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of `use_classes`.
+        self.0.load(Ordering::Acquire) & CLASSES != 0
     }
 
     /// Returns `true` if a worker must retire.
@@ -227,5 +245,8 @@ mod tests {
         assert!(matches!(two.pop(&notices), Some(Mail::Drop(LocalId(3)))) && notices.has_surplus());
         notices.set_surplus(false);
         assert!(!notices.any());
+        notices.use_classes();
+        notices.use_classes();
+        assert!(notices.any() && notices.has_classes() && !notices.has_surplus());
     }
 }

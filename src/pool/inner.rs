@@ -11,7 +11,8 @@ use super::worker_set::{WorkerParts, WorkerSet};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::observe::metrics::Metrics;
-use crate::queue::{FIFO_SHARD, PopCursor, Queue};
+use crate::priority::Priority;
+use crate::queue::{FIFO_SHARD, PopCursor, Queue, QueueSettings};
 #[cfg(feature = "driver")]
 use crate::sync::Mutex;
 use crate::sync::{Arc, OnceLock, Weak};
@@ -52,9 +53,9 @@ pub(crate) struct PoolInner {
 }
 
 impl PoolInner {
-    pub(crate) fn new(queue_capacity: usize, overflow: Overflow, hooks: Hooks, timing: bool) -> Self {
+    pub(crate) fn new(queue: QueueSettings, overflow: Overflow, hooks: Hooks, timing: bool) -> Self {
         let executor = Arc::new(Executor::new(hooks, timing));
-        let queue = Arc::new(Queue::new(queue_capacity));
+        let queue = Arc::new(Queue::with_settings(queue));
         let weak_queue = Arc::downgrade(&queue);
         executor.tracker.on_drained(move || {
             if let Some(queue) = weak_queue.upgrade() {
@@ -93,6 +94,22 @@ impl PoolInner {
         if let Some(job) = self.queue.try_pop(cursor) {
             return Some(job);
         }
+        self.wait_for_job(cursor, worker)
+    }
+
+    /// Returns the next job for a worker of a pool that has seen several classes, like
+    /// [`next_job`](Self::next_job).
+    pub(crate) fn next_job_by_class(&self, cursor: &mut PopCursor, worker: &WorkerParts) -> Option<Job> {
+        self.queue.try_pop_by_class(cursor).or_else(|| self.wait_for_job(cursor, worker))
+    }
+
+    /// Returns the permit of a worker that is about to do something else than to take a job.
+    pub(crate) fn put_permit_back(&self, cursor: &mut PopCursor) {
+        self.queue.put_permit_back(cursor);
+    }
+
+    /// Blocks until there is a job for a worker that has found none.
+    fn wait_for_job(&self, cursor: &mut PopCursor, worker: &WorkerParts) -> Option<Job> {
         self.executor.tracker.check_idle();
         let should_stop =
             || self.executor.tracker.is_drained() || self.workers.has_surplus() || worker.inbox.has_mail();
@@ -100,7 +117,7 @@ impl PoolInner {
         worker.counters.invalidate_clock();
         // A timer may have been queued after the last look and before the closing that this worker
         // has seen.
-        job.or_else(|| if self.executor.tracker.is_drained() { self.queue.try_pop(cursor) } else { None })
+        job.or_else(|| if self.executor.tracker.is_drained() { self.queue.try_pop_any(cursor) } else { None })
     }
 
     /// Runs a dequeued job, or cancels it if the pool is being cancelled.
@@ -122,14 +139,26 @@ impl PoolInner {
         }
     }
 
-    /// Pushes a job into the unbounded lane. Never refuses it, never waits.
-    pub(crate) fn push_unbounded(&self, job: Job) {
-        self.queue.push_unbounded(job, FIFO_SHARD, Job::is_stale);
+    /// Pushes a job into the unbounded lane of a class. Never refuses it, never waits.
+    pub(crate) fn push_unbounded(&self, job: Job, class: Priority) {
+        self.use_class(class);
+        self.queue.push_unbounded(job, class, FIFO_SHARD, Job::is_stale);
     }
 
-    /// Returns `true` if a worker is idle. May be stale when it returns.
-    pub(crate) fn has_idle_worker(&self) -> bool {
-        self.queue.has_idle_worker()
+    /// Has the workers look for tasks of a class from now on, and makes its lanes. Called before the
+    /// first push to the class, with no lock held.
+    #[inline]
+    pub(crate) fn use_class(&self, class: Priority) {
+        if class != Priority::Normal {
+            self.workers.use_classes();
+            self.queue.lanes(class);
+        }
+    }
+
+    /// Returns `true` if a worker is idle and may take jobs of a class. May be stale when it
+    /// returns.
+    pub(crate) fn has_idle_worker(&self, class: Priority) -> bool {
+        self.queue.has_idle_worker(class)
     }
 
     /// Returns the number of queued jobs, tickets included. May be stale when it returns.
@@ -151,14 +180,20 @@ impl PoolInner {
 /// # Tickets
 impl PoolInner {
     /// Queues a ticket behind all others. Never refuses it, never waits.
-    pub(crate) fn send_ticket(&self, group: Weak<dyn TicketHolder>) {
-        self.push_unbounded(Job::Ticket(group));
+    pub(crate) fn send_ticket(&self, group: Weak<dyn TicketHolder>, class: Priority) {
+        self.push_unbounded(Job::Ticket(group), class);
     }
 
     /// Queues the first ticket of a group that has become ready. Uses the shard of its
     /// registration, so that threads that create groups do not contend with each other.
-    pub(crate) fn send_first_ticket(&self, group: Weak<dyn TicketHolder>, registration: &Registration) {
-        self.queue.push_unbounded(Job::Ticket(group), registration.shard, Job::is_stale);
+    pub(crate) fn send_first_ticket(
+        &self,
+        group: Weak<dyn TicketHolder>,
+        registration: &Registration,
+        class: Priority,
+    ) {
+        self.use_class(class);
+        self.queue.push_unbounded(Job::Ticket(group), class, registration.shard, Job::is_stale);
     }
 
     /// Takes back the last ticket of the registration's shard, if it is one of this group. Returns
@@ -166,8 +201,8 @@ impl PoolInner {
     ///
     /// A useless ticket need not be in the queue, where it would keep the memory of its group.
     #[inline]
-    pub(crate) fn unpush_ticket<G>(&self, group: &Arc<G>, registration: &Registration) -> bool {
-        self.queue.unpush(registration.shard, |job| job.is_ticket_of(group)).is_some()
+    pub(crate) fn unpush_ticket<G>(&self, group: &Arc<G>, registration: &Registration, class: Priority) -> bool {
+        self.queue.unpush(class, registration.shard, |job| job.is_ticket_of(group)).is_some()
     }
 
     /// Has every group send the tickets that additional workers can run.
@@ -206,7 +241,7 @@ impl PoolInner {
             group.cancel(CancelReason::ShutDown);
         }
         let mut cursor = PopCursor::default();
-        while let Some(job) = self.queue.try_pop(&mut cursor) {
+        while let Some(job) = self.queue.try_pop_any(&mut cursor) {
             job.cancel(CancelReason::ShutDown, &self.executor);
         }
         self.cancel_shares();
@@ -222,21 +257,24 @@ impl PoolInner {
 
 /// # Metrics
 impl PoolInner {
-    /// Returns the number of jobs in the bounded lane. May be stale when it returns.
-    pub(crate) fn queue_len(&self) -> usize {
-        self.queue.bounded_len()
+    /// Returns the number of jobs in the bounded lane of a class. May be stale when it returns.
+    pub(crate) fn queue_len(&self, class: Priority) -> usize {
+        self.queue.bounded_len(class)
     }
 
-    /// Returns the capacity of the bounded lane.
-    pub(crate) fn queue_capacity(&self) -> usize {
-        self.queue.capacity()
+    /// Returns the capacity of the bounded lane of a class.
+    pub(crate) fn queue_capacity(&self, class: Priority) -> usize {
+        self.queue.capacity(class)
     }
 
     /// Returns a snapshot of the pool's metrics.
     pub(crate) fn metrics(&self) -> Metrics {
         Metrics {
             workers: self.workers.target(),
-            queue_capacity: self.queue_capacity(),
+            queue_capacity: self.queue_capacity(Priority::Normal),
+            queue_len: self.queue_len(Priority::Normal),
+            queue_len_high: self.queue_len(Priority::High),
+            queue_len_background: self.queue_len(Priority::Background),
             timers_pending: self.timers.len(),
             ..self.executor.tracker.snapshot()
         }

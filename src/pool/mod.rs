@@ -1,8 +1,8 @@
 //! The pool: worker threads, one queue and timers.
 //!
-//! Users see `worker_pool`, `builder`, `propagate`, `submit`, `task_builder`, `overflow`, `spawn_async`,
-//! `timers`, `ending`, `wait_async`, `broadcast`, `worker_local` and `current_worker`. The workers
-//! share `inner`.
+//! Users see `worker_pool`, `builder`, `propagate`, `submit`, `task_builder`, `overflow`,
+//! `spawn_async`, `timers`, `timer_builder`, `ending`, `wait_async`, `broadcast`, `worker_local` and
+//! `current_worker`. The workers share `inner`.
 
 pub(crate) mod broadcast;
 pub(crate) mod builder;
@@ -18,6 +18,7 @@ pub(crate) mod shutdown;
 pub(crate) mod spawn_async;
 pub(crate) mod submit;
 pub(crate) mod task_builder;
+pub(crate) mod timer_builder;
 pub(crate) mod timers;
 pub(crate) mod wait_async;
 pub(crate) mod worker;
@@ -27,3 +28,14 @@ pub(crate) mod worker_pool;
 pub(crate) mod worker_set;
 pub(crate) mod worker_start;
 pub(crate) mod worker_values;
+
+pub use self::builder::WorkerPoolBuilder;
+pub use self::current_worker::{CurrentWorker, current_worker};
+pub use self::overflow::Overflow;
+pub use self::shutdown::{OnDrop, ShutdownReport};
+pub use self::spawn_async::SpawnAsync;
+pub use self::task_builder::TaskBuilder;
+pub use self::timer_builder::TimerBuilder;
+pub use self::wait_async::{WaitForIdle, WaitForShutdown};
+pub use self::worker_local::WorkerLocal;
+pub use self::worker_pool::{WeakWorkerPool, WorkerPool};

@@ -9,6 +9,8 @@
 /// | `DiscardOldest` | takes the place of the oldest queued job | continues | only the newest data matters |
 /// | `DiscardNewest` | is dropped | continues | losing work is better than waiting |
 ///
+/// "Full" and "oldest" refer to one [class](crate::Priority) of tasks: each has a queue of its own.
+///
 /// A discarded task counts as accepted. Its outcome is
 /// [`CancelReason::Discarded`](crate::CancelReason::Discarded). Tasks of groups are never
 /// discarded, because groups have a [capacity](crate::TaskGroup::capacity) of their own.

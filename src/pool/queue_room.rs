@@ -1,13 +1,14 @@
 //! Waiting for room in the queue of a pool, from a task of another pool, known to the registry of
 //! waits.
 //!
-//! A worker makes room when it takes the oldest job. If no worker of the pool is awake, a worker
+//! Each class has room of its own. A worker makes room when it takes the oldest job. If no worker of the pool is awake, a worker
 //! that waits for the submitting task does so. Its wait may therefore run a job that it did not ask
 //! for, because the submission needs the place of that job.
 
 use std::time::Instant;
 
 use crate::error::{CycleKind, CycleTarget};
+use crate::priority::Priority;
 use crate::queue::{PushError, Queue};
 use crate::sync::Arc;
 use crate::task::context::{AwaitedId, PoolId};
@@ -19,6 +20,8 @@ use crate::time::deadline::Deadline;
 /// Room in the queue of a pool, as something that is waited for.
 pub(crate) struct QueueRoom {
     pub(crate) queue: Arc<Queue<Job>>,
+    /// The class in whose lane there must be room.
+    pub(crate) class: Priority,
     pub(crate) executor: Arc<Executor>,
 }
 
@@ -26,12 +29,12 @@ impl QueueRoom {
     /// Pushes a job as soon as there is room, and helps meanwhile. Called on a thread with tasks on
     /// its stack.
     pub(crate) fn push(self, job: Job) -> Result<(), PushError<Job>> {
-        let queue = Arc::clone(&self.queue);
+        let (queue, class) = (Arc::clone(&self.queue), self.class);
         let mut left = Some(job);
         let target: Arc<dyn Awaited> = Arc::new(self);
         let sleep = |wait: &Wait, until: Option<Instant>| {
             let job = left.take().expect("the job is here until it is pushed or refused");
-            let pushed = push_registered(&queue, job, wait, until);
+            let pushed = push_registered(&queue, (job, class), wait, until);
             let is_over = !matches!(pushed, Err(PushError::Timeout(_)));
             left = pushed.err().map(|(PushError::Timeout(job) | PushError::Closed(job))| job);
             is_over
@@ -44,19 +47,24 @@ impl QueueRoom {
 }
 
 /// Pushes a job unless the wait is notified or the time has passed. Then the job is in a timeout.
-fn push_registered(queue: &Queue<Job>, job: Job, wait: &Wait, until: Option<Instant>) -> Result<(), PushError<Job>> {
+fn push_registered(
+    queue: &Queue<Job>,
+    (job, class): (Job, Priority),
+    wait: &Wait,
+    until: Option<Instant>,
+) -> Result<(), PushError<Job>> {
     // Called after each failed attempt to push: the queue may have had room when the wait was
     // registered, and another thread may have taken it.
     let should_stop = || {
         wait.notify_helpers();
         wait.is_notified()
     };
-    queue.push_unless(job, Deadline::NEVER.earlier(until), should_stop)
+    queue.push_unless(job, class, Deadline::NEVER.earlier(until), should_stop)
 }
 
 impl Awaited for QueueRoom {
     fn awaited_id(&self) -> AwaitedId {
-        AwaitedId::of(&*self.queue)
+        AwaitedId::of(self.queue.lanes(self.class))
     }
 
     fn pool(&self) -> PoolId {
@@ -64,7 +72,7 @@ impl Awaited for QueueRoom {
     }
 
     fn report_needs(&self, needs: &mut Needs) {
-        needs.worker = self.queue.bounded_len() >= self.queue.capacity();
+        needs.worker = self.queue.bounded_len(self.class) >= self.queue.capacity(self.class);
     }
 
     fn describe(&self) -> CycleTarget {
@@ -72,7 +80,7 @@ impl Awaited for QueueRoom {
     }
 
     fn help(self: Arc<Self>) {
-        if let Some(job) = self.queue.try_pop_bounded() {
+        if let Some(job) = self.queue.try_pop_bounded(self.class) {
             job.run_or_cancel(&self.executor);
         }
     }
@@ -103,13 +111,19 @@ mod tests {
             while waits::sleeping_workers(pool.id()) == 0 {
                 thread::yield_now();
             }
-            let target: Arc<dyn Awaited> = Arc::new(pool.queue_room());
+            let target: Arc<dyn Awaited> = Arc::new(pool.queue_room(Priority::Normal));
             let Ok(Next::Sleep(wait, _)) = waits::register(target, Kind::Open) else { panic!("it cannot help") };
             inner.try_execute(|| ()).expect("there was room until now");
             let location = Location::caller();
             let id = pool.executor.admit(location, None).expect("the pool is open");
             let until = Instant::now() + Duration::from_secs(60);
-            push_registered(&pool.queue, Job::closure(|| (), id, location, None), &wait, Some(until)).is_ok()
+            push_registered(
+                &pool.queue,
+                (Job::closure(|| (), id, location, None), Priority::Normal),
+                &wait,
+                Some(until),
+            )
+            .is_ok()
         };
         let waits = home.spawn(move || far.spawn(submits).expect("there is room").join()).expect("there is room");
         assert!(waits.join().expect("no panic").expect("no panic"), "the worker has not made room");

@@ -31,6 +31,7 @@ use crate::cancel::token::CancelGuard;
 use crate::error::{Refuser, SubmitError};
 use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
+use crate::priority::Priority;
 use crate::queue::WaiterId;
 use crate::sync::{Arc, Mutex};
 use crate::task::cell::{CellTask, TaskCell};
@@ -143,6 +144,11 @@ pub(super) trait TaskSettings<F, C> {
     fn label(&self) -> Option<Arc<str>> {
         None
     }
+
+    /// Returns the class of the task.
+    fn class(&self) -> Priority {
+        Priority::Normal
+    }
 }
 
 /// The settings of a plain task: none.
@@ -187,6 +193,7 @@ enum Stage<F, C> {
 struct Waiting<C> {
     task: Arc<C>,
     id: TaskId,
+    class: Priority,
     /// Whether it has found no room.
     is_suspended: bool,
     /// Its registration with the queue; `None` before it waits.
@@ -246,8 +253,9 @@ impl<F, S: TaskSettings<F, C>, C: CellTask + 'static> Future for Submission<F, S
                 Poll::Ready(Err(SubmitError::new(Refuser::Pool, S::withdraw(&task))))
             }
             PushResult::NoRoom => {
+                let class = waiting.class;
                 this.stage = Stage::Waiting(waiting);
-                this.register_wait(context);
+                this.register_wait(class, context);
                 Poll::Pending
             }
         }
@@ -260,11 +268,11 @@ impl<F, S, C> Unpin for Submission<F, S, C> {}
 impl<F, S, C> Submission<F, S, C> {
     /// Registers this future with the registry of waits, so that a worker that waits for it can
     /// make room.
-    fn register_wait(&mut self, context: &Context<'_>) {
+    fn register_wait(&mut self, class: Priority, context: &Context<'_>) {
         if context::depth() == 0 {
             return;
         }
-        match waits::register_future(Arc::new(self.pool.queue_room()), context.waker()) {
+        match waits::register_future(Arc::new(self.pool.queue_room(class)), context.waker()) {
             Next::Help(awaited) => {
                 awaited.help();
                 context.waker().wake_by_ref(); // to try again
@@ -306,7 +314,7 @@ impl<C: CellTask + 'static> Waiting<C> {
         let task = settings.make(f, id, location, queued_at);
         let job = Some(Job::Task(Arc::clone(&task) as _));
         let job = Arc::new(PendingJob { label, state: Mutex::new(State { job, waker: None }) });
-        Ok(Self { task, id, is_suspended: false, waiter: None, job, shutdown_guard: None })
+        Ok(Self { task, id, class: settings.class(), is_suspended: false, waiter: None, job, shutdown_guard: None })
     }
 
     /// Tries to push the job; implements rules 1 and 2.
@@ -322,7 +330,9 @@ impl<C: CellTask + 'static> Waiting<C> {
             unwind::discard(self.job.refuse(pool, self.id, location));
             return PushResult::Refused;
         }
-        let Err(job) = pool.poll_submit(job, &mut self.waiter, room_waker) else { return PushResult::Accepted };
+        let Err(job) = pool.poll_submit(job, self.class, &mut self.waiter, room_waker) else {
+            return PushResult::Accepted;
+        };
         pool.executor.suspend();
         self.is_suspended = true;
         self.job.put_back(job);
@@ -344,7 +354,7 @@ impl<C> Waiting<C> {
     /// Deregisters from the queue; implements rule 3.
     fn stop_waiting(mut self, pool: &PoolInner, took_room: bool) {
         if let Some(waiter) = self.waiter.take() {
-            pool.stop_waiting(waiter, took_room);
+            pool.stop_waiting(waiter, self.class, took_room);
         }
     }
 }

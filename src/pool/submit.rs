@@ -12,7 +12,7 @@
 //! | a worker of the pool | follows the policy, but where that is to block, runs the job inline, or pushes it beyond the capacity if its stack is deep | refused | refused |
 //!
 //! So a worker never blocks on its own full queue. Jobs beyond the capacity go into the queue's
-//! unbounded lane, like the tickets of groups. There are at most as many tickets as groups times
+//! unbounded lane, like the tickets of groups. "Full" refers to the class of the job alone. There are at most as many tickets as groups times
 //! workers, and as many jobs as tasks at the deepest nesting submit.
 
 use std::panic::Location;
@@ -28,6 +28,7 @@ use crate::failpoint::{self, Failpoint};
 use crate::nesting;
 use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
+use crate::priority::Priority;
 use crate::queue::{PushError, WaiterId};
 use crate::sync::Arc;
 use crate::task::cell::TaskCell;
@@ -46,6 +47,26 @@ pub(crate) enum WaitMode {
     Never,
     /// Wait until the deadline.
     Until(Deadline),
+}
+
+/// What a submission says about its task.
+#[derive(Clone, Copy)]
+pub(crate) struct SubmitSettings<'a> {
+    /// Whether and how long it waits for room.
+    pub(crate) wait_mode: WaitMode,
+    /// The place of the submission.
+    pub(crate) location: &'static Location<'static>,
+    /// What observers see of the task.
+    pub(crate) label: Option<&'a Arc<str>>,
+    /// The class of the task.
+    pub(crate) class: Priority,
+}
+
+impl SubmitSettings<'_> {
+    /// Returns the settings of a plain task.
+    pub(crate) fn plain(wait_mode: WaitMode, location: &'static Location<'static>) -> Self {
+        Self { wait_mode, location, label: None, class: Priority::Normal }
+    }
 }
 
 /// # Submitting
@@ -187,7 +208,8 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
+        self.submit_task(f, SubmitSettings::plain(WaitMode::Policy, Location::caller()))
+            .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
     /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure inline.
@@ -201,7 +223,7 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(f, WaitMode::Never, Location::caller())
+        self.submit_task(f, SubmitSettings::plain(WaitMode::Never, Location::caller()))
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
     }
 
@@ -221,8 +243,8 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
+        let settings = SubmitSettings::plain(WaitMode::Until(Deadline::after(timeout)), Location::caller());
+        self.submit_task(f, settings).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
     fn submit_closure<F>(
@@ -245,18 +267,13 @@ impl WorkerPool {
         })
     }
 
-    pub(crate) fn submit_task<F, T>(
-        &self,
-        f: F,
-        wait_mode: WaitMode,
-        location: &'static Location<'static>,
-    ) -> Result<JoinHandle<T>, (Refusal, F)>
+    pub(crate) fn submit_task<F, T>(&self, f: F, settings: SubmitSettings<'_>) -> Result<JoinHandle<T>, (Refusal, F)>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let make = |f, id, queued_at| Arc::new(TaskCell::new(f, id, location, queued_at));
-        let task = self.inner().submit_task(f, (wait_mode, location, None), make, TaskCell::withdraw)?;
+        let make = |f, id, queued_at| Arc::new(TaskCell::new(f, id, settings.location, queued_at));
+        let task = self.inner().submit_task(f, settings, make, TaskCell::withdraw)?;
         Ok(JoinHandle::new(task, Arc::clone(&self.inner().executor)))
     }
 }
@@ -268,14 +285,14 @@ impl PoolInner {
     pub(crate) fn submit_task<F, C: Task + 'static>(
         &self,
         f: F,
-        (wait_mode, location, label): (WaitMode, &'static Location<'static>, Option<&Arc<str>>),
+        settings: SubmitSettings<'_>,
         make: impl FnOnce(F, TaskId, Option<Timestamp>) -> Arc<C>,
         withdraw: impl FnOnce(&C) -> F,
     ) -> Result<Arc<C>, (Refusal, F)> {
         let mut f = Some(f);
         let mut task = None;
         let queued_at = self.executor.now_if_timing();
-        let submitted = self.submit_labelled(wait_mode, location, label, |id| {
+        let submitted = self.submit_with(settings, |id| {
             let made = task.insert(make(f.take().expect("a task is made at most once"), id, queued_at));
             Job::Task(Arc::clone(made) as _)
         });
@@ -295,22 +312,21 @@ impl PoolInner {
         location: &'static Location<'static>,
         make: impl FnOnce(TaskId) -> Job,
     ) -> Result<(), (Refusal, Option<Job>)> {
-        self.submit_labelled(wait_mode, location, None, make)
+        self.submit_with(SubmitSettings::plain(wait_mode, location), make)
     }
 
-    /// Like [`submit`](Self::submit), for a task with a label.
+    /// Like [`submit`](Self::submit), for a task with a label or a class.
     #[inline]
-    pub(crate) fn submit_labelled(
+    pub(crate) fn submit_with(
         &self,
-        wait_mode: WaitMode,
-        location: &'static Location<'static>,
-        label: Option<&Arc<str>>,
+        SubmitSettings { wait_mode, location, label, class }: SubmitSettings<'_>,
         make: impl FnOnce(TaskId) -> Job,
     ) -> Result<(), (Refusal, Option<Job>)> {
         let Some(id) = self.executor.admit(location, label) else { return Err((Refusal::ShutDown, None)) };
         failpoint::hit(Failpoint::Admitted);
-        let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
-        self.push_overflowing(job, wait_mode).map_err(|(refusal, job)| {
+        self.use_class(class);
+        let Err(job) = self.queue.try_push(make(id), class) else { return Ok(()) };
+        self.push_overflowing(job, class, wait_mode).map_err(|(refusal, job)| {
             self.executor.refuse(&TaskOrigin { id, location, label });
             (refusal, Some(job))
         })
@@ -321,40 +337,47 @@ impl PoolInner {
     ///
     /// Waits for room only where the overflow policy says so and the thread is not a worker.
     /// Elsewhere the job is accepted, even if it is discarded then.
-    pub(crate) fn poll_submit(&self, job: Job, waiter: &mut Option<WaiterId>, waker: Waker) -> Result<(), Job> {
+    pub(crate) fn poll_submit(
+        &self,
+        job: Job,
+        class: Priority,
+        waiter: &mut Option<WaiterId>,
+        waker: Waker,
+    ) -> Result<(), Job> {
+        self.use_class(class);
         let waits = matches!(self.overflow, Overflow::Block | Overflow::CallerRuns);
         if waits && !context::is_worker_of(self.id()) {
-            return self.queue.push_or_register(job, waiter, waker);
+            return self.queue.push_or_register(job, class, waiter, waker);
         }
         // This future no longer waits, so any notification it received is forwarded.
         if let Some(waiter) = waiter.take() {
-            self.queue.deregister(waiter, false);
+            self.queue.deregister(waiter, class, false);
         }
-        let Err(job) = self.queue.try_push(job) else { return Ok(()) };
-        self.push_overflowing(job, WaitMode::Policy)
+        let Err(job) = self.queue.try_push(job, class) else { return Ok(()) };
+        self.push_overflowing(job, class, WaitMode::Policy)
             .map_err(|_| unreachable!("a worker never waits, nor does a policy that discards"))
     }
 
     /// Deregisters a future that waited for room. `took_room` says whether it has pushed its job.
-    pub(crate) fn stop_waiting(&self, waiter: WaiterId, took_room: bool) {
-        self.queue.deregister(waiter, took_room);
+    pub(crate) fn stop_waiting(&self, waiter: WaiterId, class: Priority, took_room: bool) {
+        self.queue.deregister(waiter, class, took_room);
     }
 
-    /// Returns the room in the queue as the registry of waits sees it.
-    pub(crate) fn queue_room(&self) -> QueueRoom {
-        QueueRoom { queue: Arc::clone(&self.queue), executor: Arc::clone(&self.executor) }
+    /// Returns the room for a class as the registry of waits sees it.
+    pub(crate) fn queue_room(&self, class: Priority) -> QueueRoom {
+        QueueRoom { queue: Arc::clone(&self.queue), class, executor: Arc::clone(&self.executor) }
     }
 
     /// Handles a job that found the queue full, by the table at the head of this module.
-    fn push_overflowing(&self, job: Job, wait_mode: WaitMode) -> Result<(), (Refusal, Job)> {
+    fn push_overflowing(&self, job: Job, class: Priority, wait_mode: WaitMode) -> Result<(), (Refusal, Job)> {
         let on_worker = context::is_worker_of(self.id());
         match (wait_mode, self.overflow) {
             (WaitMode::Never, _) => Err((Refusal::Full, job)),
             (WaitMode::Until(_), _) if on_worker => Err((Refusal::Timeout, job)),
-            (WaitMode::Until(deadline), _) => self.push_blocking(job, deadline),
+            (WaitMode::Until(deadline), _) => self.push_blocking(job, class, deadline),
             // The destructor of a discarded closure may submit again, and so on; see `nesting`.
             (WaitMode::Policy, Overflow::DiscardNewest | Overflow::DiscardOldest) if nesting::is_at_max_depth() => {
-                self.push_unbounded(job);
+                self.push_unbounded(job, class);
                 Ok(())
             }
             (WaitMode::Policy, Overflow::DiscardNewest) => {
@@ -362,34 +385,34 @@ impl PoolInner {
                 Ok(())
             }
             (WaitMode::Policy, Overflow::DiscardOldest) => {
-                self.discard_oldest(job);
+                self.discard_oldest(job, class);
                 Ok(())
             }
             (WaitMode::Policy, policy) => {
                 if !on_worker && policy == Overflow::Block {
-                    self.push_blocking(job, Deadline::NEVER)
+                    self.push_blocking(job, class, Deadline::NEVER)
                 } else if context::depth() < context::MAX_INLINE_DEPTH {
                     self.run(&mut Some(job));
                     Ok(())
                 } else if on_worker {
-                    self.push_unbounded(job);
+                    self.push_unbounded(job, class);
                     Ok(())
                 } else {
-                    self.push_blocking(job, Deadline::NEVER)
+                    self.push_blocking(job, class, Deadline::NEVER)
                 }
             }
         }
     }
 
     /// Pushes a job, blocking until there is room.
-    fn push_blocking(&self, job: Job, deadline: Deadline) -> Result<(), (Refusal, Job)> {
+    fn push_blocking(&self, job: Job, class: Priority, deadline: Deadline) -> Result<(), (Refusal, Job)> {
         if deadline == Deadline::NEVER {
             nesting::call_pending();
         }
         let pushed = if deadline == Deadline::NEVER && context::depth() > 0 {
-            self.queue_room().push(job)
+            self.queue_room(class).push(job)
         } else {
-            self.queue.push(job, deadline)
+            self.queue.push_unless(job, class, deadline, || false)
         };
         pushed.map_err(|error| match error {
             PushError::Timeout(job) => (Refusal::Timeout, job),
@@ -397,16 +420,16 @@ impl PoolInner {
         })
     }
 
-    /// Pushes a job, cancelling the oldest jobs until there is room.
+    /// Pushes a job, cancelling the oldest jobs of its class until there is room.
     ///
     /// An oldest job is cancelled only after this one was pushed in its place, or failed to be. Its
     /// destructor may submit, and would take the place every time.
-    fn discard_oldest(&self, job: Job) {
+    fn discard_oldest(&self, job: Job, class: Priority) {
         let (mut job, mut oldest) = (job, None);
-        while let Err(refused) = self.queue.try_push(job) {
+        while let Err(refused) = self.queue.try_push(job, class) {
             job = refused;
             self.cancel_current(&mut oldest, CancelReason::Discarded);
-            oldest = self.queue.try_pop_bounded();
+            oldest = self.queue.try_pop_bounded(class);
         }
         self.cancel_current(&mut oldest, CancelReason::Discarded);
     }

@@ -1,4 +1,4 @@
-//! The builder of tasks with a token, a time limit or a label.
+//! The builder of tasks with a token, a time limit, a label or a class.
 
 use std::fmt;
 use std::future::Future;
@@ -6,11 +6,12 @@ use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use super::spawn_async::{Submission, TaskSettings};
-use super::submit::WaitMode;
+use super::submit::{SubmitSettings, WaitMode};
 use super::worker_pool::WorkerPool;
 use crate::cancel::token::CancellationToken;
 use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::observe::task_info::TaskId;
+use crate::priority::Priority;
 use crate::sync::Arc;
 use crate::task::executor::Executor;
 use crate::task::handle::JoinHandle;
@@ -18,7 +19,7 @@ use crate::task::limited::{LimitedTask, TaskLimits};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 
-/// A builder of tasks with a token, a time limit or a label. Returned by [`WorkerPool::task`].
+/// A builder of tasks with a token, a time limit, a label or a class. Returned by [`WorkerPool::task`].
 ///
 /// Its methods that submit have the same names as those of the pool. Their closures get the token
 /// of the task. A builder is reusable, and each task gets a token of its own.
@@ -89,11 +90,13 @@ struct TaskRecipe {
     expires_at: Option<Instant>,
     /// What observers see of the tasks.
     label: Option<Arc<str>>,
+    /// The class of the tasks.
+    priority: Priority,
 }
 
 /// # Tasks with settings
 impl WorkerPool {
-    /// Returns a builder for tasks with a token, a time limit or a label.
+    /// Returns a builder for tasks with a token, a time limit, a label or a class.
     pub fn task(&self) -> TaskBuilder<'_> {
         TaskBuilder { pool: self, recipe: TaskRecipe::default() }
     }
@@ -179,6 +182,15 @@ impl TaskBuilder<'_> {
     /// Names the tasks for observers and [`WorkerPool::running`]. *Default: no name.*
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.recipe.label = Some(label.into());
+        self
+    }
+
+    /// Sets the class of the tasks. *Default: [`Priority::Normal`].*
+    ///
+    /// If the queue of the class is full, a submission waits for room in that queue alone, or
+    /// follows the pool's [policy](crate::Overflow) with the tasks of that class.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.recipe.priority = priority;
         self
     }
 }
@@ -330,7 +342,8 @@ impl TaskBuilder<'_> {
     {
         let (pool, recipe) = (self.pool.inner(), &self.recipe);
         let make = |f, id, queued_at| recipe.make(f, id, location, queued_at);
-        let task = pool.submit_task(f, (wait_mode, location, recipe.label.as_ref()), make, TaskRecipe::withdraw)?;
+        let settings = SubmitSettings { wait_mode, location, label: recipe.label.as_ref(), class: recipe.priority };
+        let task = pool.submit_task(f, settings, make, TaskRecipe::withdraw)?;
         recipe.accepted(&task, &pool.executor);
         Ok(JoinHandle::new(task, Arc::clone(&pool.executor)))
     }
@@ -378,6 +391,10 @@ where
     fn label(&self) -> Option<Arc<str>> {
         self.label.clone()
     }
+
+    fn class(&self) -> Priority {
+        self.priority
+    }
 }
 
 impl fmt::Debug for TaskBuilder<'_> {
@@ -389,6 +406,7 @@ impl fmt::Debug for TaskBuilder<'_> {
             .field("expires_after", &self.recipe.expires_after)
             .field("expires_at", &self.recipe.expires_at)
             .field("label", &self.recipe.label)
+            .field("priority", &self.recipe.priority)
             .finish_non_exhaustive()
     }
 }

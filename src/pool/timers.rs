@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::worker_pool::WorkerPool;
 use crate::error::TimerError;
 use crate::observe::task_origin::TaskOrigin;
+use crate::priority::Priority;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
@@ -32,7 +33,8 @@ use crate::timer::tick::TickResult;
 /// not delay it. Due timers start in the order in which they are due. A worker alternates between
 /// due timers, groups and queued jobs, so none of them starves. The
 /// [order of tasks](crate#order-of-tasks) says how long each can wait. A timer never starts before
-/// its time, and may start later.
+/// its time, and may start later. [`timer`](Self::timer) sets timers of another
+/// [class](crate::Priority).
 ///
 /// Every way to close the pool cancels pending timers. Delayed tasks then count as cancelled, also
 /// in the [`ShutdownReport`](crate::ShutdownReport). To let them run, call
@@ -67,7 +69,7 @@ impl WorkerPool {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.set_timer(Due::After(delay), f, Location::caller())
+        self.set_timer(Due::After(delay), Priority::Normal, f, Location::caller())
     }
 
     /// Like [`execute_after`](Self::execute_after), but runs the closure at the time `due`. A time
@@ -95,7 +97,7 @@ impl WorkerPool {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.set_timer(Due::At(due), f, Location::caller())
+        self.set_timer(Due::At(due), Priority::Normal, f, Location::caller())
     }
 
     /// Spawns a task that starts after `delay`, and returns the handle for its result.
@@ -131,7 +133,7 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.set_task(Due::After(delay), f, Location::caller())
+        self.set_task(Due::After(delay), Priority::Normal, f, Location::caller())
     }
 
     /// Like [`spawn_after`](Self::spawn_after), but the task starts at the time `due`. A time in
@@ -146,7 +148,7 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.set_task(Due::At(due), f, Location::caller())
+        self.set_task(Due::At(due), Priority::Normal, f, Location::caller())
     }
 
     /// Runs a closure on a worker repeatedly at a fixed rate: first after one `period`, then at
@@ -211,7 +213,7 @@ impl WorkerPool {
         R: TickResult,
     {
         let period = period.into();
-        self.repeat(Schedule::FixedRate(period.distance()), period, f, Location::caller())
+        self.repeat(Schedule::FixedRate, (period, Priority::Normal), f, Location::caller())
     }
 
     /// Runs a closure like [`execute_every`](Self::execute_every), but `delay` is the time from the
@@ -228,22 +230,29 @@ impl WorkerPool {
         R: TickResult,
     {
         let period = delay.into();
-        self.repeat(Schedule::FixedDelay(period.distance()), period, f, Location::caller())
+        self.repeat(Schedule::FixedDelay, (period, Priority::Normal), f, Location::caller())
     }
 
     /// Sets a delayed task without a result.
-    fn set_timer<F>(&self, due: Due, f: F, location: &'static Location<'static>) -> Result<TimerHandle, TimerError<F>>
+    pub(super) fn set_timer<F>(
+        &self,
+        due: Due,
+        class: Priority,
+        f: F,
+        location: &'static Location<'static>,
+    ) -> Result<TimerHandle, TimerError<F>>
     where
         F: FnOnce() + Send + 'static,
     {
-        let task = self.set_task(due, f, location)?;
+        let task = self.set_task(due, class, f, location)?;
         Ok(TimerHandle::once(task, Arc::clone(&self.inner().executor)))
     }
 
     /// Sets a delayed task.
-    fn set_task<F, T>(
+    pub(super) fn set_task<F, T>(
         &self,
         due: Due,
+        class: Priority,
         f: F,
         location: &'static Location<'static>,
     ) -> Result<JoinHandle<T>, TimerError<F>>
@@ -261,7 +270,8 @@ impl WorkerPool {
             Due::At(instant) => Deadline::at(instant),
         };
         let Some(id) = executor.admit(location, None) else { return Err(TimerError::shut_down(f)) };
-        match DelayedTask::set(f, due, (id, location), timers) {
+        self.inner().use_class(class);
+        match DelayedTask::set(f, (due, class), (id, location), timers) {
             Ok(task) => Ok(JoinHandle::new(task, Arc::clone(executor))),
             Err((refusal, f)) => {
                 executor.refuse(&TaskOrigin { id, location, label: None });
@@ -271,10 +281,10 @@ impl WorkerPool {
     }
 
     /// Starts a periodic timer.
-    fn repeat<F, R>(
+    pub(super) fn repeat<F, R>(
         &self,
-        schedule: Schedule,
-        period: Period,
+        schedule: impl FnOnce(Duration) -> Schedule,
+        (period, class): (Period, Priority),
         f: F,
         location: &'static Location<'static>,
     ) -> Result<TimerHandle, TimerError<F>>
@@ -282,6 +292,7 @@ impl WorkerPool {
         F: FnMut() -> R + Send + 'static,
         R: TickResult,
     {
+        let schedule = schedule(period.distance());
         if schedule.distance().is_zero() {
             return Err(TimerError::zero_period(f));
         }
@@ -291,7 +302,8 @@ impl WorkerPool {
         };
         let first = period.first(timers.clock().now());
         let carried = self.inner().executor.capture();
-        match Periodic::set((f, carried), (schedule, first), location, timers) {
+        self.inner().use_class(class);
+        match Periodic::set((f, carried), (schedule, first, class), location, timers) {
             Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.inner().executor))),
             Err((refusal, f)) => Err(timer_error(refusal, f)),
         }
@@ -307,7 +319,7 @@ impl WorkerPool {
 
 /// The time at which a delayed task is due.
 #[derive(Clone, Copy)]
-enum Due {
+pub(super) enum Due {
     After(Duration),
     At(Instant),
 }

@@ -119,8 +119,8 @@ fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, worker: WorkerPa
 
 /// Runs jobs until the worker must leave, and then calls its stop hook.
 fn run_until_end(pool: &PoolInner, settings: &WorkerSettings, worker: &WorkerParts) {
-    let mut current = None;
-    while let Err(payload) = unwind::catch(|| run_jobs(pool, worker, &mut current)) {
+    let (mut current, mut cursor) = (None, PopCursor::default());
+    while let Err(payload) = unwind::catch(|| run_jobs(pool, worker, &mut cursor, &mut current)) {
         // Every panic of user code is caught where the code is called, so this is a bug of the
         // crate. The worker continues, and its current job is cancelled if it was not started.
         unwind::discard(payload);
@@ -145,10 +145,9 @@ fn empty_inbox(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>
 }
 
 /// Runs jobs until the worker must leave. `current` holds the job that is run.
-fn run_jobs(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
-    let mut cursor = PopCursor::default();
-    while !(pool.workers.has_notice() && must_retire(pool, worker, current)) {
-        *current = pool.next_job(&mut cursor, worker);
+fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) {
+    while !(pool.workers.has_notice() && must_leave(pool, worker, cursor, current)) {
+        *current = pool.next_job(cursor, worker);
         if current.is_some() {
             failpoint::hit(Failpoint::Taken);
             pool.run(current);
@@ -160,13 +159,40 @@ fn run_jobs(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
     }
 }
 
-/// Handles the mail of the worker, and returns `true` if the worker has just retired.
+/// Handles the mail of the worker, and returns `true` if the worker has just retired. If the pool has
+/// seen several classes, runs jobs of all of them until the worker retires.
+///
+/// A loop of its own, so that a pool of one class pays nothing for the others.
 #[cold]
-fn must_retire(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) -> bool {
-    if worker.inbox.has_mail() {
-        handle_mail(pool, worker, current);
+#[inline(never)]
+fn must_leave(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) -> bool {
+    loop {
+        if worker.inbox.has_mail() {
+            pool.put_permit_back(cursor);
+            handle_mail(pool, worker, current);
+        }
+        if pool.workers.should_retire() {
+            pool.put_permit_back(cursor);
+            return true;
+        }
+        if !pool.workers.uses_classes() {
+            return false;
+        }
+        *current = pool.next_job_by_class(cursor, worker);
+        if current.is_some() {
+            failpoint::hit(Failpoint::Taken);
+            run_current(pool, current);
+        } else if pool.executor.tracker.is_drained() {
+            pool.workers.retire();
+            return true;
+        }
     }
-    pool.workers.should_retire()
+}
+
+#[inline(never)]
+fn run_current(pool: &PoolInner, current: &mut Option<Job>) {
+    pool.run(current);
+    *current = None;
 }
 
 /// Handles the mail that is there now. Shares may post more, which must not delay the queued jobs.
@@ -175,8 +201,7 @@ fn handle_mail(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>
         match pool.workers.pop_mail(&worker.inbox) {
             Some(Mail::Share(job)) => {
                 *current = Some(job);
-                pool.run(current);
-                *current = None;
+                run_current(pool, current);
             }
             Some(Mail::Drop(id)) => worker_values::drop_one(pool, id),
             None => break,

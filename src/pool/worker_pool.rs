@@ -14,6 +14,7 @@ use super::worker::{self, WorkerSettings};
 use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::RunningTask;
+use crate::priority::Priority;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, Weak};
 use crate::task::context;
@@ -138,19 +139,33 @@ impl WorkerPool {
         self.inner.workers.target()
     }
 
-    /// Returns the capacity of the queue.
+    /// Returns the capacity of the queue, which is that of the class `Normal`.
     #[must_use]
     pub fn queue_capacity(&self) -> usize {
-        self.inner.queue_capacity()
+        self.inner.queue_capacity(Priority::Normal)
     }
 
-    /// Returns the number of jobs in the queue, at most its capacity. May be stale when it returns.
+    /// Returns the number of jobs in the queue of the class `Normal`, at most its capacity. May be
+    /// stale when it returns.
     ///
     /// A cancelled task keeps its place until a worker reaches it. The tasks of groups take no
     /// places.
     #[must_use]
     pub fn queue_len(&self) -> usize {
-        self.inner.queue_len()
+        self.inner.queue_len(Priority::Normal)
+    }
+
+    /// Returns the capacity of the queue of one [class](Priority).
+    #[must_use]
+    pub fn queue_capacity_of(&self, priority: Priority) -> usize {
+        self.inner.queue_capacity(priority)
+    }
+
+    /// Returns the number of jobs in the queue of one [class](Priority), like
+    /// [`queue_len`](Self::queue_len).
+    #[must_use]
+    pub fn queue_len_of(&self, priority: Priority) -> usize {
+        self.inner.queue_len(priority)
     }
 
     /// Returns a snapshot of the pool's counters. This reads a few cache lines for each worker.

@@ -39,7 +39,7 @@ pub(crate) struct WorkerSet {
     empty: Condvar,
     /// The target number of workers, for readers without the lock.
     target: AtomicUsize,
-    /// Whether a worker must retire, or has mail.
+    /// Whether a worker must retire or has mail, or the pool has seen several classes.
     notices: Notices,
 }
 
@@ -178,7 +178,8 @@ impl WorkerSet {
         retires
     }
 
-    /// Returns `true` if a worker must retire or has mail. A worker asks between two jobs.
+    /// Returns `true` if a worker must retire or has mail, or must look for tasks of all classes. A
+    /// worker asks between two jobs.
     #[inline]
     pub(crate) fn has_notice(&self) -> bool {
         self.notices.any()
@@ -188,6 +189,16 @@ impl WorkerSet {
     /// [`should_retire`](Self::should_retire).
     pub(crate) fn has_surplus(&self) -> bool {
         self.notices.has_surplus()
+    }
+
+    /// Has the workers look for tasks of all classes from now on.
+    pub(crate) fn use_classes(&self) {
+        self.notices.use_classes();
+    }
+
+    /// Returns `true` if the workers must look for tasks of all classes; `true` is final.
+    pub(crate) fn uses_classes(&self) -> bool {
+        self.notices.has_classes()
     }
 
     /// Makes a starting worker active.

@@ -1,27 +1,33 @@
 //! The queue between submitters and workers, in which both may block.
 //!
-//! It has two lanes. The *bounded* lane takes submitted jobs and refuses them when it is full. The
-//! *unbounded* lane takes items that must not be refused and whose submitters may not wait, such as
-//! the tickets of groups. It has no limit of its own, so its items must be bounded by other means.
-//! It consists of *shards*, so that threads do not contend for one lock. Items that must come out
-//! in one common order go into the [`FIFO_SHARD`].
+//! Each [class](Priority) has two lanes. The *bounded* lane takes submitted jobs and refuses them
+//! when it is full. The *unbounded* lane takes items that must not be refused and whose submitters
+//! may not wait, such as the tickets of groups. It has no limit of its own, so its items must be
+//! bounded by other means. It consists of *shards*, so that threads do not contend for one lock.
+//! Items that must come out in one common order go into the [`FIFO_SHARD`].
 //!
 //! The contract:
 //!
-//! 1. The bounded lane never holds more than its capacity. It is first in, first out, and so is
-//!    each shard of the unbounded lane. A worker takes from the two lanes alternately, and from the
-//!    shards in turn. So the oldest item of the bounded lane waits for at most one other item.
-//!    With `r` shards, the oldest item of a shard waits for at most `2r - 1` others. (This holds
-//!    for each worker, and the crate's docs promise it to users.)
-//! 2. A refused item is returned. An accepted item is popped exactly once.
-//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is
+//! 1. A bounded lane never holds more than its capacity. It is first in, first out, and so is each
+//!    shard of the unbounded lane. A worker takes from the two lanes of a class alternately, and
+//!    from the shards in turn. So the oldest item of the bounded lane waits for at most one other
+//!    item of its class. With `r` shards, the oldest item of a shard waits for at most `2r - 1`
+//!    others. (This holds for each worker, and the crate's docs promise it to users.)
+//! 2. A worker chooses between the classes as [`turns`] says. At most as many workers as set run
+//!    items of `Background` that they popped; see [`permits`].
+//! 3. A refused item is returned. An accepted item is popped exactly once.
+//! 4. A blocked `push` ends when there is room, when its deadline passes, or when the queue is
 //!    closed. Closing refuses only blocked pushes. `try_push` does not check it, because a
 //!    submission is admitted before its push. A blocked `push` first waits until the lane is half
 //!    empty. So pushers and poppers work in long runs, and do not wake each other for each item.
-//!    After [`LOW_WATER_WAIT`] it takes the first room.
-//! 4. A blocked `pop` ends when there is an item, or when it is woken and `should_stop` returns
-//!    `true`. While a lane holds an item and a worker sleeps, another worker is on its way to the
-//!    item (see [`idle`]).
+//!    After a millisecond it takes the first room. It waits for its own class alone.
+//! 5. A blocked `pop` ends when there is an item that it may take, or when it is woken and
+//!    `should_stop` returns `true`. While a worker sleeps, and a lane holds an item that a worker
+//!    may take, another worker is on its way to the item (see [`idle`]).
+//! 6. The classes other than `Normal` cost nothing until they are used. [`try_pop`](Queue::try_pop)
+//!    looks at `Normal` alone. The owner of the queue has its workers call
+//!    [`try_pop_by_class`](Queue::try_pop_by_class) instead, from before the first push to another
+//!    class. A worker without work looks at all classes before it sleeps.
 //!
 //! The bounded lane has two implementations: [`channel`], a crossbeam channel, in production, and
 //! `locked`, a deque behind a lock, for model checks. Their contract: no operation blocks, and of
@@ -34,225 +40,230 @@
 
 #[cfg_attr(workcrew_model, allow(dead_code))]
 mod channel;
+mod classes;
 mod idle;
 mod event_count;
+mod lanes;
 #[cfg(any(test, workcrew_model))]
 #[cfg_attr(not(workcrew_model), allow(dead_code))]
 mod locked;
+mod permits;
+mod turns;
 mod unbounded;
 
-#[cfg(not(workcrew_model))]
-use self::channel::Lane;
-pub(crate) use self::event_count::WaiterId;
-use self::event_count::{EventCount, Wakeup};
-use self::idle::{Idle, IdleSpin};
-#[cfg(workcrew_model)]
-use self::locked::Lane;
-use self::unbounded::UnboundedLane;
 use std::task::Waker;
-use std::time::Duration;
 
+pub(crate) use self::classes::QueueSettings;
+use self::classes::{ClassCursor, Classes};
+pub(crate) use self::event_count::WaiterId;
+use self::idle::{Idle, IdleSpin};
+pub(crate) use self::lanes::PushError;
+use self::lanes::{LaneCursor, Lanes};
+use self::turns::{Popped, Turns};
 use crate::failpoint::{self, Failpoint};
-use crate::sync::{AtomicBool, Ordering, thread};
+use crate::priority::Priority;
+use crate::sync::{AtomicBool, Ordering};
 use crate::time::deadline::Deadline;
 
-/// How often a blocked pusher yields to poppers before it sleeps.
-const YIELDS: u32 = 2;
 /// The shard of the unbounded lane for items of all threads that must come out in the order of
 /// their arrival.
 pub(crate) const FIFO_SHARD: usize = 0;
-/// How long a blocked pusher waits for the bounded lane to be half empty before it takes any room.
-const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
 /// The queue; see the contract above.
 pub(crate) struct Queue<T> {
-    bounded: Lane<T>,
-    unbounded: UnboundedLane<T>,
+    /// The lanes of `Normal`.
+    normal: Lanes<T>,
+    /// The lanes of the other classes.
+    classes: Classes<T>,
     /// The workers without work.
     idle: Idle,
-    /// Pushers that wait until the bounded lane is half empty.
-    low_water: EventCount,
-    /// Pushers that wait for any room.
-    room: EventCount,
     /// Whether blocked pushes are refused.
     closed: AtomicBool,
-}
-
-/// The error of a `push`, with the item.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum PushError<T> {
-    /// There was no room in time.
-    Timeout(T),
-    /// The queue was closed while the push waited.
-    Closed(T),
 }
 
 /// The state of a worker between two pops.
 #[derive(Debug, Default)]
 pub(crate) struct PopCursor {
-    /// Which lane comes first. It alternates, so that neither lane starves.
-    unbounded_first: bool,
-    /// The shard of the unbounded lane that comes first.
-    next_shard: usize,
+    normal: LaneCursor,
+    classes: ClassCursor,
+    turns: Turns,
     /// Whether the worker spins before it sleeps.
     spin: IdleSpin,
 }
 
+/// # Pushing
 impl<T> Queue<T> {
+    /// Creates a queue with one capacity for all classes.
+    #[cfg(any(test, workcrew_model))]
     pub(crate) fn new(capacity: usize) -> Self {
+        Self::with_settings(QueueSettings::new(capacity))
+    }
+
+    pub(crate) fn with_settings(settings: QueueSettings) -> Self {
         Self {
-            bounded: Lane::new(capacity),
-            unbounded: UnboundedLane::new(),
+            normal: Lanes::new(settings.normal),
+            classes: Classes::new(settings),
             idle: Idle::new(),
-            low_water: EventCount::new(),
-            room: EventCount::new(),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// Pushes the item to the bounded lane, or returns it if there is no room.
+    /// Returns the lanes of a class. Makes them if necessary.
     #[inline]
-    pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
-        self.bounded.try_push(item)?;
+    pub(crate) fn lanes(&self, class: Priority) -> &Lanes<T> {
+        match class {
+            Priority::Normal => &self.normal,
+            Priority::High => self.classes.high(),
+            Priority::Background => self.classes.background(),
+        }
+    }
+
+    /// Pushes the item to the bounded lane of a class, or returns it if there is no room.
+    #[inline]
+    pub(crate) fn try_push(&self, item: T, class: Priority) -> Result<(), T> {
+        self.lanes(class).bounded.try_push(item)?;
         failpoint::hit(Failpoint::Queued);
-        self.notify_worker();
+        self.notify_worker(class);
         Ok(())
     }
 
-    /// Pushes the item to the bounded lane, and blocks until there is room.
+    /// Pushes the item to the bounded lane of `Normal`, and blocks until there is room.
+    #[cfg(any(test, workcrew_model))]
     pub(crate) fn push(&self, item: T, deadline: Deadline) -> Result<(), PushError<T>> {
-        self.push_unless(item, deadline, || false)
+        self.push_unless(item, Priority::Normal, deadline, || false)
     }
 
-    /// Like [`push`](Self::push), but ends early with a timeout when `should_stop` returns `true`.
-    /// A thread that changes its result must call [`wake_pushers`](Self::wake_pushers) afterwards.
+    /// Pushes the item to the bounded lane of a class, and blocks until there is room. Ends early
+    /// with a timeout when `should_stop` returns `true`. A thread that changes its result must call
+    /// [`wake_pushers`](Self::wake_pushers) afterwards.
     pub(crate) fn push_unless(
         &self,
         item: T,
+        class: Priority,
         deadline: Deadline,
         should_stop: impl Fn() -> bool,
     ) -> Result<(), PushError<T>> {
-        let mut item = Some(item);
-        // The first two waits are short and let poppers work. The last one has no limit but the
-        // deadline.
-        for _ in 0..YIELDS {
-            if self.is_closed() || self.is_half_empty() || deadline.is_past() {
-                break;
-            }
-            thread::yield_now();
-        }
-        let should_stop = &should_stop;
-        let mut wakeup = self.wait_for_room(&self.low_water, deadline.sooner(LOW_WATER_WAIT), &mut item, should_stop);
-        while wakeup == Wakeup::Notified || (wakeup == Wakeup::TimedOut && !deadline.is_past()) {
-            wakeup = self.wait_for_room(&self.room, deadline, &mut item, should_stop);
-        }
-        match item {
-            None => {
-                self.notify_worker();
-                Ok(())
-            }
-            Some(refused) if matches!(wakeup, Wakeup::Ready { .. }) && self.is_closed() => {
-                Err(PushError::Closed(refused))
-            }
-            Some(refused) => Err(PushError::Timeout(refused)),
-        }
+        self.lanes(class).push_unless(item, deadline, || self.is_closed(), should_stop)?;
+        self.notify_worker(class);
+        Ok(())
     }
 
-    /// Blocks until the item was pushed, the queue is closed, `should_stop` returns `true`, a
-    /// popper notifies `event_count`, or the deadline passes. Keeps an item that was not pushed.
-    fn wait_for_room(
-        &self,
-        event_count: &EventCount,
-        deadline: Deadline,
-        item: &mut Option<T>,
-        should_stop: impl Fn() -> bool,
-    ) -> Wakeup {
-        event_count.wait(deadline, || {
-            let closed = self.is_closed();
-            let tried = self.bounded.try_push(item.take().expect("the item is kept until it is pushed"));
-            *item = tried.err();
-            item.is_none() || closed || should_stop()
-        })
-    }
-
-    /// Pushes the item to the bounded lane, or returns it and registers the waker to be called when
-    /// there may be room.
+    /// Pushes the item to the bounded lane of a class, or returns it and registers the waker to be
+    /// called when there may be room.
     ///
     /// The caller then tries again with the same id, or calls [`deregister`](Self::deregister).
     /// Unlike `push`, this method takes the first room and ignores closing: a future is notified of
     /// closing by other means.
-    pub(crate) fn push_or_register(&self, item: T, id: &mut Option<WaiterId>, waker: Waker) -> Result<(), T> {
-        let Err(item) = self.bounded.try_push(item) else {
-            self.notify_worker();
-            return Ok(());
-        };
-        self.room.register(id, waker);
-        self.try_push(item)
+    pub(crate) fn push_or_register(
+        &self,
+        item: T,
+        class: Priority,
+        id: &mut Option<WaiterId>,
+        waker: Waker,
+    ) -> Result<(), T> {
+        self.lanes(class).push_or_register(item, id, waker)?;
+        self.notify_worker(class);
+        Ok(())
     }
 
     /// Removes the registration of a future. `took_room` tells whether the future has pushed its
     /// item. If it has not, a notification that it received is forwarded.
-    pub(crate) fn deregister(&self, id: WaiterId, took_room: bool) {
-        if self.room.deregister(id) && !took_room {
-            self.room.notify(1, |_| ());
-        }
+    pub(crate) fn deregister(&self, id: WaiterId, class: Priority, took_room: bool) {
+        self.lanes(class).deregister(id, took_room);
     }
 
-    /// Pushes the item to a shard of the unbounded lane; any number is valid. Items there for which
-    /// `is_stale` returns `true` may be dropped.
-    pub(crate) fn push_unbounded(&self, item: T, shard: usize, is_stale: impl Fn(&T) -> bool) {
-        let stale = self.unbounded.push(item, shard, is_stale);
-        self.notify_worker();
+    /// Pushes the item to a shard of the unbounded lane of a class; any number is valid. Items
+    /// there for which `is_stale` returns `true` may be dropped.
+    pub(crate) fn push_unbounded(&self, item: T, class: Priority, shard: usize, is_stale: impl Fn(&T) -> bool) {
+        let stale = self.lanes(class).unbounded.push(item, shard, is_stale);
+        self.notify_worker(class);
         drop(stale);
     }
 
-    /// Removes the last item that was pushed to a shard of the unbounded lane, if `matches` returns
-    /// `true` for it. A worker that was notified of the item finds nothing.
+    /// Removes the last item that was pushed to a shard of the unbounded lane of a class, if
+    /// `matches` returns `true` for it. A worker that was notified of the item finds nothing.
     #[inline]
-    pub(crate) fn unpush(&self, shard: usize, matches: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.unbounded.unpush(shard, matches)
+    pub(crate) fn unpush(&self, class: Priority, shard: usize, matches: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.lanes(class).unbounded.unpush(shard, matches)
     }
 
-    /// Pops the oldest item of the bounded lane, if there is one.
+    /// Notifies a worker that there is an item of a class.
     #[inline]
-    pub(crate) fn try_pop_bounded(&self) -> Option<T> {
-        let item = self.bounded.try_pop();
-        if item.is_some() {
-            self.room.notify(1, |_| ());
-            if self.low_water.has_waiters() && self.is_half_empty() {
-                self.low_water.notify(self.bounded.capacity() - self.bounded.len(), |_| ());
-            }
+    fn notify_worker(&self, class: Priority) {
+        // Without a permit no worker could take it; see the rules of `permits`.
+        if class != Priority::Background || self.classes.has_permits() {
+            self.idle.notify_one(|| self.has_work());
         }
-        item
+    }
+}
+
+/// # Popping
+impl<T> Queue<T> {
+    /// Pops the oldest item of the bounded lane of a class, if there is one. Needs no permit.
+    pub(crate) fn try_pop_bounded(&self, class: Priority) -> Option<T> {
+        self.lanes(class).try_pop_bounded()
     }
 
-    /// Pops the next item, if there is one.
+    /// Pops the next item of `Normal`, if there is one.
     #[inline]
     pub(crate) fn try_pop(&self, cursor: &mut PopCursor) -> Option<T> {
-        cursor.unbounded_first = !cursor.unbounded_first;
-        if cursor.unbounded_first
-            && let Some(item) = self.unbounded.pop(&mut cursor.next_shard)
-        {
-            return Some(item);
-        }
-        self.try_pop_bounded().or_else(|| self.unbounded.pop(&mut cursor.next_shard))
+        self.normal.pop(&mut cursor.normal)
     }
 
-    /// Pops the next item, and blocks until there is one.
+    /// Pops the next item that the worker may take, if there is one.
+    pub(crate) fn try_pop_by_class(&self, cursor: &mut PopCursor) -> Option<T> {
+        if !self.classes.is_used() {
+            return self.try_pop(cursor);
+        }
+        loop {
+            let PopCursor { normal, classes, turns, .. } = cursor;
+            let taken = turns.take(|class| match class {
+                Priority::High => self.classes.pop_high(classes),
+                Priority::Normal => self.normal.pop(normal).map_or(Popped::Empty, Popped::Item),
+                Priority::Background => self.classes.pop_background(classes),
+            });
+            match taken {
+                Some((Priority::Background, item)) => return Some(item),
+                Some((_, item)) => {
+                    self.put_permit_back(cursor);
+                    return Some(item);
+                }
+                // An item that was pushed before the permit was returned is left to this worker.
+                None if self.classes.put_permit_back(classes) && self.classes.has_background() => {}
+                None => return None,
+            }
+        }
+    }
+
+    /// Pops an item of any class, if there is one. Needs no permit, so only the end of a pool calls
+    /// it.
+    pub(crate) fn try_pop_any(&self, cursor: &mut PopCursor) -> Option<T> {
+        self.try_pop(cursor).or_else(|| self.classes.pop_any(&mut cursor.classes))
+    }
+
+    /// Returns the permit of a worker that is about to do something else than to pop an item.
+    pub(crate) fn put_permit_back(&self, cursor: &mut PopCursor) {
+        if self.classes.put_permit_back(&mut cursor.classes) && self.classes.has_background() {
+            self.notify_worker(Priority::Background);
+        }
+    }
+
+    /// Pops the next item that the worker may take, and blocks until there is one.
     ///
     /// Returns `None` if `should_stop` returns `true`, or spuriously. A thread that changes the
     /// result of `should_stop` must call [`wake_workers`](Self::wake_workers) afterwards, or
     /// [`call_workers`](Self::call_workers). It is also called with a lock held, and takes none.
     pub(crate) fn pop(&self, cursor: &mut PopCursor, should_stop: impl Fn() -> bool) -> Option<T> {
         let mut spin = cursor.spin;
-        let item = self.idle.wait(&mut spin, || self.try_pop(cursor), should_stop, || !self.is_empty());
+        let item = self.idle.wait(&mut spin, || self.try_pop_by_class(cursor), should_stop, || self.has_work());
         cursor.spin = spin;
         item
     }
 
-    /// Returns whether a worker is idle; may be stale when it returns.
-    pub(crate) fn has_idle_worker(&self) -> bool {
-        self.idle.has_workers()
+    /// Returns whether a worker is idle and may take items of a class; may be stale when it
+    /// returns.
+    pub(crate) fn has_idle_worker(&self, class: Priority) -> bool {
+        self.idle.has_workers() && (class != Priority::Background || self.classes.has_permits())
     }
 
     /// Wakes all sleeping workers, which then check `should_stop`.
@@ -265,25 +276,22 @@ impl<T> Queue<T> {
     pub(crate) fn call_workers(&self) {
         self.idle.call();
     }
+}
 
+/// # Closing
+impl<T> Queue<T> {
     /// Closes the queue: blocked pushes are refused, now and later.
     pub(crate) fn close(&self) {
-        // ORDERING: SeqCst, before the notification; pairs with `is_closed`.
+        // ORDERING: SeqCst, before the notification; pairs with `is_closed`. A pusher whose lanes
+        // are not found here makes them later, and then finds the flag.
         self.closed.store(true, Ordering::SeqCst);
-        self.low_water.notify_all(|_| ());
-        self.room.notify_all(|_| ());
+        self.wake_pushers();
     }
 
     /// Wakes all blocked pushers, which then check `should_stop`.
     pub(crate) fn wake_pushers(&self) {
-        self.low_water.notify_all(|_| ());
-        self.room.notify_all(|_| ());
-    }
-
-    /// Notifies a worker that there is an item.
-    #[inline]
-    fn notify_worker(&self) {
-        self.idle.notify_one(|| !self.is_empty());
+        self.normal.wake_pushers();
+        self.classes.made().for_each(Lanes::wake_pushers);
     }
 
     fn is_closed(&self) -> bool {
@@ -291,35 +299,47 @@ impl<T> Queue<T> {
         // before it notifies.
         self.closed.load(Ordering::SeqCst)
     }
+}
 
-    #[inline]
-    fn is_half_empty(&self) -> bool {
-        self.bounded.len() <= self.bounded.capacity() / 2
+/// # Lengths
+///
+/// All of them may be stale when they return.
+impl<T> Queue<T> {
+    /// Returns the number of items in the bounded lane of a class, which never exceeds its
+    /// capacity.
+    pub(crate) fn bounded_len(&self, class: Priority) -> usize {
+        match class {
+            Priority::Normal => self.normal.bounded.len(),
+            _ => self.classes.lanes_if_made(class).map_or(0, |lanes| lanes.bounded.len()),
+        }
     }
 
-    /// Returns the number of items in the bounded lane, which never exceeds the capacity; may be
-    /// stale when it returns.
-    pub(crate) fn bounded_len(&self) -> usize {
-        self.bounded.len()
+    /// Returns the capacity of a class.
+    pub(crate) fn capacity(&self, class: Priority) -> usize {
+        self.classes.settings().capacity(class)
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.bounded.capacity()
-    }
-
-    /// Returns the number of items in the unbounded lane; may be stale when it returns.
+    /// Returns the number of items in the unbounded lanes.
     pub(crate) fn unbounded_len(&self) -> usize {
-        self.unbounded.len()
+        let others = self.classes.made().map(|lanes| lanes.unbounded.len()).sum::<usize>();
+        self.normal.unbounded.len() + others
     }
 
-    /// Returns the number of items in both lanes; may be stale when it returns.
+    /// Returns the number of items in all lanes.
     pub(crate) fn total_len(&self) -> usize {
-        self.bounded.len() + self.unbounded.len()
+        let normal = self.normal.len();
+        if self.classes.is_used() { normal + self.classes.made().map(Lanes::len).sum::<usize>() } else { normal }
     }
 
-    /// Returns whether both lanes are empty; may be stale when it returns.
+    /// Returns whether all lanes are empty.
+    #[cfg(any(test, workcrew_model))]
     pub(crate) fn is_empty(&self) -> bool {
-        self.bounded.len() == 0 && self.unbounded.is_empty()
+        self.normal.is_empty() && self.classes.made().all(Lanes::is_empty)
+    }
+
+    /// Returns whether there is an item that a worker may take.
+    fn has_work(&self) -> bool {
+        !self.normal.is_empty() || self.classes.has_work()
     }
 }
 

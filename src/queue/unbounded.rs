@@ -92,6 +92,9 @@ impl<T> UnboundedLane<T> {
     /// Returns the number of items; may be stale when it returns.
     pub(super) fn len(&self) -> usize {
         let nonempty = self.nonempty.0.load(Ordering::SeqCst);
+        if nonempty == 0 {
+            return 0;
+        }
         shards_of(nonempty).map(|shard| self.shards[shard].0.len.load(Ordering::Relaxed)).sum()
     }
 

@@ -37,7 +37,7 @@ use self::task::RetryTask;
 use std::panic::Location;
 
 use crate::error::TimerError;
-use crate::pool::submit::WaitMode;
+use crate::pool::submit::{SubmitSettings, WaitMode};
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
@@ -118,7 +118,8 @@ impl WorkerPool {
         let attempts = RetryState::new(policy, timers.clock().now());
         let make =
             |f, id, queued_at| RetryTask::new(f, attempts, reservation, Arc::clone(timers), (id, location, queued_at));
-        match self.inner().submit_task(f, (WaitMode::Policy, location, None), make, RetryTask::withdraw) {
+        match self.inner().submit_task(f, SubmitSettings::plain(WaitMode::Policy, location), make, RetryTask::withdraw)
+        {
             Ok(task) => Ok(JoinHandle::new(task, Arc::clone(&self.inner().executor))),
             Err((_, f)) => Err(TimerError::shut_down(f)),
         }

@@ -15,6 +15,7 @@ use super::executor::{Executor, TaskMeta};
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskOutcome};
+use crate::priority::Priority;
 use crate::sync::{Arc, Weak};
 use crate::time::clock::Timestamp;
 
@@ -63,6 +64,12 @@ pub(crate) trait Task: Send + Sync {
     /// when others pile up, and dropped where user code must not run: the task holds nothing of the
     /// user any more. Called with locks held, and takes none.
     fn is_finished(&self) -> bool;
+
+    /// Returns the class in which the timer thread queues the task. Called with locks held, and
+    /// takes none.
+    fn class(&self) -> Priority {
+        Priority::Normal
+    }
 
     /// Returns `true` if the timer thread must queue the task, which is due. `false` if an entry
     /// for it is still in the queue. Called with locks held, and takes none.

@@ -17,6 +17,7 @@ use super::heap::TimerKey;
 use super::thread::{TimerRefused, TimerThread};
 use crate::error::CancelReason;
 use crate::observe::task_info::TaskId;
+use crate::priority::Priority;
 use crate::sync::{Arc, OnceLock};
 use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context::GroupId;
@@ -31,6 +32,8 @@ pub(crate) struct DelayedTask<F, T> {
     cell: TaskCell<F, T>,
     timers: Arc<TimerThread>,
     due: Deadline,
+    /// The class in which it is queued when it is due.
+    class: Priority,
     /// The key of the timer, which may have fired. Set right after the timer. A thread that runs or
     /// cancels the task before that has found it outside of the heap.
     key: OnceLock<TimerKey>,
@@ -45,12 +48,12 @@ where
     /// refused.
     pub(crate) fn set(
         f: F,
-        due: Deadline,
+        (due, class): (Deadline, Priority),
         (id, location): (TaskId, &'static Location<'static>),
         timers: &Arc<TimerThread>,
     ) -> Result<Arc<Self>, (TimerRefused, F)> {
         let cell = TaskCell::new(f, id, location, None);
-        let task = Arc::new(Self { cell, timers: Arc::clone(timers), due, key: OnceLock::new() });
+        let task = Arc::new(Self { cell, timers: Arc::clone(timers), due, class, key: OnceLock::new() });
         match timers.insert(due, Arc::clone(&task) as _) {
             Ok(key) => {
                 let first = task.key.set(key).is_ok();
@@ -98,6 +101,10 @@ where
 
     fn is_finished(&self) -> bool {
         self.cell.is_done()
+    }
+
+    fn class(&self) -> Priority {
+        self.class
     }
 }
 

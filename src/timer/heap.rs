@@ -27,13 +27,13 @@ const MAX_KEPT_SLOTS: usize = 1024;
 /// The key of one value in the heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerKey {
-    priority: Priority,
+    order: HeapOrder,
     slot: usize,
 }
 
 /// What the heap is ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Priority {
+struct HeapOrder {
     deadline: Deadline,
     /// Orders values with the same deadline; never used twice.
     number: u64,
@@ -46,7 +46,7 @@ pub(crate) struct TimerHeap<T> {
     slots: Vec<Slot<T>>,
     /// The first vacant slot, or the number of slots if none is vacant.
     free: usize,
-    /// The next number of a priority.
+    /// The next number of an order.
     next_number: u64,
     /// How many nodes all changes had to look at.
     #[cfg(test)]
@@ -69,7 +69,7 @@ enum Slot<T> {
 impl TimerKey {
     /// Returns the deadline of the value.
     pub(crate) fn deadline(self) -> Deadline {
-        self.priority.deadline
+        self.order.deadline
     }
 }
 
@@ -87,11 +87,11 @@ impl<T> TimerHeap<T> {
 
     /// Inserts a value and returns its key.
     pub(crate) fn insert(&mut self, deadline: Deadline, value: T) -> TimerKey {
-        let priority = Priority { deadline, number: self.next_number };
+        let order = HeapOrder { deadline, number: self.next_number };
         self.next_number += 1;
         let node = self.nodes.len();
         let slot = self.insert_slot(Slot::Occupied { value, node });
-        let key = TimerKey { priority, slot };
+        let key = TimerKey { order, slot };
         self.nodes.push(key);
         self.sift_up(node);
         key
@@ -113,7 +113,7 @@ impl<T> TimerHeap<T> {
     /// Removes all values and returns them in the order of their deadlines.
     pub(crate) fn take_all(&mut self) -> Vec<T> {
         let Self { mut nodes, mut slots, .. } = std::mem::replace(self, Self::new());
-        nodes.sort_unstable_by_key(|key| key.priority);
+        nodes.sort_unstable_by_key(|key| key.order);
         let take = |key: TimerKey| match std::mem::replace(&mut slots[key.slot], Slot::Vacant { next: 0 }) {
             Slot::Occupied { value, .. } => value,
             Slot::Vacant { .. } => unreachable!("rule 2"),
@@ -150,7 +150,7 @@ impl<T> TimerHeap<T> {
     /// Restores rule 1 above a node; returns the new index of the node.
     fn sift_up(&mut self, mut node: usize) -> usize {
         while let Some(above) = node.checked_sub(1).map(|before| before / CHILDREN)
-            && self.nodes[node].priority < self.nodes[above].priority
+            && self.nodes[node].order < self.nodes[above].order
         {
             self.swap(node, above);
             node = above;
@@ -164,8 +164,8 @@ impl<T> TimerHeap<T> {
         loop {
             let children = CHILDREN * node + 1..self.nodes.len().min(CHILDREN * node + 1 + CHILDREN);
             self.note_looks(children.len());
-            match children.min_by_key(|child| self.nodes[*child].priority) {
-                Some(child) if self.nodes[child].priority < self.nodes[node].priority => {
+            match children.min_by_key(|child| self.nodes[*child].order) {
+                Some(child) if self.nodes[child].order < self.nodes[node].order => {
                     self.swap(node, child);
                     node = child;
                 }

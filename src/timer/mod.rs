@@ -14,3 +14,7 @@ pub(crate) mod schedule;
 pub(crate) mod tests;
 pub(crate) mod thread;
 pub(crate) mod tick;
+
+pub use self::handle::TimerHandle;
+pub use self::period::Period;
+pub use self::tick::TickResult;

@@ -30,6 +30,7 @@ use super::tick::TickResult;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
+use crate::priority::Priority;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
@@ -41,6 +42,8 @@ use crate::unwind;
 /// A closure and its schedule.
 pub(crate) struct Periodic<F> {
     schedule: Schedule,
+    /// The class in which each run is queued.
+    class: Priority,
     location: &'static Location<'static>,
     timers: Arc<TimerThread>,
     /// A reference to itself, for the heap.
@@ -75,7 +78,7 @@ where
     /// Creates a timer and schedules its first run, or returns the closure.
     pub(crate) fn set(
         (closure, carried): (F, Option<Carried>),
-        (schedule, first): (Schedule, Deadline),
+        (schedule, first, class): (Schedule, Deadline, Priority),
         location: &'static Location<'static>,
         timers: &Arc<TimerThread>,
     ) -> Result<Arc<Self>, (TimerRefused, F)> {
@@ -86,7 +89,7 @@ where
         let timer = Arc::new_cyclic(|me| {
             let (timers, me) = (Arc::clone(timers), Weak::clone(me));
             let stopped = AtomicBool::new(false);
-            Self { schedule, location, timers, me, stopped, state: Mutex::new(State::Running) }
+            Self { schedule, class, location, timers, me, stopped, state: Mutex::new(State::Running) }
         });
         match timer.schedule_next(Body { closure, carried, reservation }, first) {
             None => Ok(timer),
@@ -162,6 +165,10 @@ where
 
     fn is_finished(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn class(&self) -> Priority {
+        self.class
     }
 
     fn cancel(&self, _: CancelReason, executor: &Executor) -> bool {

@@ -10,6 +10,7 @@ use super::schedule::Schedule;
 use super::thread::{MAX_TIMERS, TimerRefused, TimerThread};
 use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
 use crate::task::cell::TaskCell;
@@ -70,7 +71,9 @@ impl Bench {
 
     fn every<F: FnMut() + Send + 'static>(&self, schedule: Schedule, f: F) -> Arc<Periodic<F>> {
         let first = Period::new(schedule.distance()).first(self.clock.now());
-        Periodic::set((f, None), (schedule, first), Location::caller(), &self.timers).ok().expect("there is room")
+        Periodic::set((f, None), (schedule, first, Priority::Normal), Location::caller(), &self.timers)
+            .ok()
+            .expect("there is room")
     }
 }
 

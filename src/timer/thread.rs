@@ -231,7 +231,8 @@ impl TimerThread {
         let task = state.release(entry);
         if task.should_enqueue() {
             let queue = self.queue.upgrade().expect("the workers of a pool that is not closed keep the queue");
-            queue.push_unbounded(Job::Task(task), FIFO_SHARD, Job::is_stale);
+            let class = task.class();
+            queue.push_unbounded(Job::Task(task), class, FIFO_SHARD, Job::is_stale);
         }
         true
     }

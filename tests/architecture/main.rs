@@ -13,7 +13,7 @@ use imports::code;
 /// folder. Within a rank no folder imports another.
 const RANKS: &[&[&str]] = &[
     &["sync"],
-    &["unwind", "failpoint", "time"],
+    &["unwind", "failpoint", "priority", "time"],
     &["nesting"],
     &["error"],
     &["queue", "cancel", "observe"],

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::{Bell, one_worker};
 use crate::models::explore::{explore, join, race};
 use crate::pool::spawn_async::SpawnAsync;
+use crate::priority::Priority;
 use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, Time, thread};
 
@@ -13,12 +14,12 @@ use crate::sync::{Arc, Time, thread};
 fn push(queue: &Queue<u32>, item: u32) {
     let bell = Arc::new(Bell::default());
     let (mut id, mut item) = (None, item);
-    while let Err(refused) = queue.push_or_register(item, &mut id, bell.waker()) {
+    while let Err(refused) = queue.push_or_register(item, Priority::Normal, &mut id, bell.waker()) {
         item = refused;
         bell.wait();
     }
     if let Some(id) = id {
-        queue.deregister(id, true);
+        queue.deregister(id, Priority::Normal, true);
     }
 }
 
@@ -26,7 +27,7 @@ fn push(queue: &Queue<u32>, item: u32) {
 fn waiting_future_and_pop() {
     explore("waiting_future_and_pop", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
-        assert_eq!(queue.try_push(1), Ok(()));
+        assert_eq!(queue.try_push(1, Priority::Normal), Ok(()));
         let (pushing, popping) = (Arc::clone(&queue), Arc::clone(&queue));
         let ((), popped) = race(move || push(&pushing, 2), move || popping.pop(&mut PopCursor::default(), || false));
         assert_eq!(popped, Some(1), "in the order of arrival");
@@ -39,16 +40,16 @@ fn dropped_future_and_waiting_push() {
     for time in [Time::Frozen, Time::Skips] {
         explore("dropped_future_and_waiting_push", time, || {
             let queue = Arc::new(Queue::new(1));
-            assert_eq!(queue.try_push(1), Ok(()));
+            assert_eq!(queue.try_push(1, Priority::Normal), Ok(()));
             let bell = Arc::new(Bell::default());
             let mut id = None;
-            assert_eq!(queue.push_or_register(2, &mut id, bell.waker()), Err(2));
+            assert_eq!(queue.push_or_register(2, Priority::Normal, &mut id, bell.waker()), Err(2));
             let id = id.expect("the future waits");
             let (pushing, leaving, popping) = (Arc::clone(&queue), Arc::clone(&queue), Arc::clone(&queue));
             let pusher = thread::spawn(move || push(&pushing, 4));
             // It may have been notified of the room that the pop makes, and forwards the
             // notification.
-            let leaver = move || leaving.deregister(id, false);
+            let leaver = move || leaving.deregister(id, Priority::Normal, false);
             let ((), popped) = race(leaver, move || popping.pop(&mut PopCursor::default(), || false));
             join(pusher); // a notification is not lost with the future that received it
             assert_eq!(popped, Some(1), "in the order of arrival");

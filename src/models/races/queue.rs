@@ -1,7 +1,8 @@
-//! The queue: pushing, popping, sleeping, waking and closing, on both lanes.
+//! The queue: pushing, popping, sleeping, waking and closing, on both lanes and in all classes.
 
 use crate::models::explore::{explore, explore_deeper, join, race};
-use crate::queue::{PopCursor, PushError, Queue};
+use crate::priority::Priority;
+use crate::queue::{PopCursor, PushError, Queue, QueueSettings};
 use crate::sync::Ordering::SeqCst;
 use crate::sync::{Arc, AtomicBool, Time, thread};
 use crate::time::deadline::Deadline;
@@ -30,7 +31,7 @@ fn closer(queue: &Arc<Queue<usize>>) -> impl FnOnce() + Send + use<> {
 /// Returns a queue of capacity one that holds an item.
 fn full_queue() -> Arc<Queue<usize>> {
     let queue = Arc::new(Queue::new(1));
-    assert_eq!(queue.try_push(1), Ok(()));
+    assert_eq!(queue.try_push(1, Priority::Normal), Ok(()));
     queue
 }
 
@@ -41,7 +42,7 @@ fn push_and_pop() {
         let sleeper = thread::spawn(popper(&queue, 1));
         let both_lanes = Arc::clone(&queue);
         let pusher = move || {
-            both_lanes.push_unbounded(2, 1, |_| false);
+            both_lanes.push_unbounded(2, Priority::Normal, 1, |_| false);
             both_lanes.push(1, Deadline::NEVER)
         };
         let (one, pushed) = race(popper(&queue, 1), pusher);
@@ -55,10 +56,10 @@ fn two_pushes_and_one_sleeper() {
     explore("two_pushes_and_one_sleeper", Time::Frozen, || {
         let queue = Arc::new(Queue::new(2));
         let other = Arc::clone(&queue);
-        let second = thread::spawn(move || other.try_push(1));
+        let second = thread::spawn(move || other.try_push(1, Priority::Normal));
         let (sum, pushed) = race(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
-            move || queue.try_push(2)
+            move || queue.try_push(2, Priority::Normal)
         });
         assert_eq!((pushed, join(second), sum), (Ok(()), Ok(()), 3));
     });
@@ -71,7 +72,7 @@ fn two_pushes_and_a_sleeper_after_another() {
     explore_deeper("two_pushes_and_a_sleeper_after_another", Time::Frozen, || {
         let queue = Arc::new(Queue::new(2));
         let other = Arc::clone(&queue);
-        let second = thread::spawn(move || other.try_push(1));
+        let second = thread::spawn(move || other.try_push(1, Priority::Normal));
         let ((one, another), pushed) = race(
             {
                 let (first, then) = (thread::spawn(popper(&queue, 1)), popper(&queue, 1));
@@ -79,7 +80,7 @@ fn two_pushes_and_a_sleeper_after_another() {
             },
             {
                 let queue = Arc::clone(&queue);
-                move || queue.try_push(2)
+                move || queue.try_push(2, Priority::Normal)
             },
         );
         assert_eq!((pushed, join(second), one + another), (Ok(()), Ok(()), 3));
@@ -134,8 +135,8 @@ fn unbounded_pushes_and_sleeper() {
         let (sum, ()) = race(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
             move || {
-                queue.push_unbounded(1, 0, |_| false);
-                queue.push_unbounded(2, 1, |_| false);
+                queue.push_unbounded(1, Priority::Normal, 0, |_| false);
+                queue.push_unbounded(2, Priority::Normal, 1, |_| false);
             }
         });
         assert_eq!(sum, 3, "a worker checks the unbounded lane after its registration");
@@ -234,7 +235,7 @@ fn two_pushes_to_one_shard_and_two_sleepers() {
         let queue = Arc::new(Queue::new(1));
         let pusher = |item| {
             let queue = Arc::clone(&queue);
-            move || queue.push_unbounded(item, 3, |_| false)
+            move || queue.push_unbounded(item, Priority::Normal, 3, |_| false)
         };
         let (sleeper, first) = (thread::spawn(popper(&queue, 1)), thread::spawn(pusher(1)));
         let (item, ()) = race(popper(&queue, 1), pusher(2));
@@ -250,13 +251,76 @@ fn unpush_and_push_to_one_shard() {
         let queue = Arc::new(Queue::new(1));
         let (other, maker) = (Arc::clone(&queue), Arc::clone(&queue));
         let maker = thread::spawn(move || {
-            maker.push_unbounded(10, 3, |_| false);
-            maker.unpush(3, |item| *item == 10).is_some()
+            maker.push_unbounded(10, Priority::Normal, 3, |_| false);
+            maker.unpush(Priority::Normal, 3, |item| *item == 10).is_some()
         });
-        let (item, ()) = race(popper(&queue, 1), move || other.push_unbounded(1, 3, |_| false));
+        let (item, ()) = race(popper(&queue, 1), move || other.push_unbounded(1, Priority::Normal, 3, |_| false));
         let was_taken_back = join(maker);
         let left = queue.try_pop(&mut PopCursor::default()).unwrap_or(0);
         assert_eq!(item + left, if was_taken_back { 1 } else { 11 });
+        assert!(queue.is_empty());
+    });
+}
+
+/// Returns a queue with one permit for the class `Background`.
+fn one_permit() -> Arc<Queue<usize>> {
+    Arc::new(Queue::with_settings(QueueSettings { background_workers: 1, ..QueueSettings::new(2) }))
+}
+
+/// Returns a closure that pops one item as a worker does, and then leaves.
+fn worker(queue: &Arc<Queue<usize>>) -> impl FnOnce() -> usize + Send + use<> {
+    let queue = Arc::clone(queue);
+    move || {
+        let mut cursor = PopCursor::default();
+        let item = queue.pop(&mut cursor, || false).unwrap_or(0);
+        queue.put_permit_back(&mut cursor);
+        item
+    }
+}
+
+/// The first item of a class, which makes its lanes, and a worker that falls asleep.
+#[test]
+fn first_item_of_a_class_and_sleeper() {
+    explore("first_item_of_a_class_and_sleeper", Time::Frozen, || {
+        let queue = Arc::new(Queue::new(1));
+        let (item, pushed) = race(popper(&queue, 1), {
+            let queue = Arc::clone(&queue);
+            move || queue.try_push(1, Priority::High)
+        });
+        assert_eq!((item, pushed), (1, Ok(())));
+    });
+}
+
+/// A push that finds no permit, and the worker that returns it.
+#[test]
+fn push_without_a_permit_and_return() {
+    explore("push_without_a_permit_and_return", Time::Frozen, || {
+        let queue = one_permit();
+        assert_eq!(queue.try_push(1, Priority::Background), Ok(()));
+        let mut cursor = PopCursor::default();
+        assert_eq!(queue.try_pop_by_class(&mut cursor), Some(1));
+        let sleeper = thread::spawn(worker(&queue));
+        let pushing = Arc::clone(&queue);
+        let returns = {
+            let queue = Arc::clone(&queue);
+            move || queue.put_permit_back(&mut cursor)
+        };
+        let (pushed, ()) = race(move || pushing.try_push(2, Priority::Background), returns);
+        assert_eq!((pushed, join(sleeper)), (Ok(()), 2), "a worker takes the item when there is a permit");
+    });
+}
+
+/// Two workers, one permit, and an item for each.
+#[test]
+fn two_workers_and_one_permit() {
+    explore("two_workers_and_one_permit", Time::Frozen, || {
+        let queue = one_permit();
+        let pushing = Arc::clone(&queue);
+        let other = thread::spawn(worker(&queue));
+        let (one, ()) = race(worker(&queue), move || {
+            (1..=2).for_each(|item| assert_eq!(pushing.try_push(item, Priority::Background), Ok(())));
+        });
+        assert_eq!(one + join(other), 3, "no worker sleeps while there is an item and a permit");
         assert!(queue.is_empty());
     });
 }

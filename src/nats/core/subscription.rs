@@ -23,6 +23,7 @@ use crate::nats::check;
 use crate::nats::core::connection::Connection;
 use crate::nats::error::PublishError;
 use crate::nats::headers;
+use crate::priority::Priority;
 use crate::sync::Arc;
 use crate::task::job::Job;
 
@@ -220,7 +221,7 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
                 handler(&message);
             }
         };
-        pool.push_unbounded(Job::closure(job, id, self.location, queued_at));
+        pool.push_unbounded(Job::closure(job, id, self.location, queued_at), Priority::Normal);
     }
 }
 

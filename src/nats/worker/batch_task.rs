@@ -12,6 +12,7 @@ use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::observe::task_origin::TaskOrigin;
+use crate::priority::Priority;
 use crate::retry::{ErrorClass, RetryPolicy};
 use crate::sync::{Arc, Mutex};
 use crate::task::context::GroupId;
@@ -53,7 +54,7 @@ where
         let (started, dispositions) = (Arc::clone(started), dispositions.clone());
         let unclaimed = Mutex::new(Some(batch));
         let task = Arc::new(BatchTask { context: Arc::clone(self), id, queued_at, unclaimed, started, dispositions });
-        pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _));
+        pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _), Priority::Normal);
         Some(task)
     }
 

@@ -21,6 +21,7 @@ use crate::nats::queue::dead_letter::DeadLetterReason;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::observe::task_origin::TaskOrigin;
 use crate::pool::inner::PoolInner;
+use crate::priority::Priority;
 use crate::retry::{ErrorClass, GiveUpReason, RetryDecision, RetryPolicy, RetryState};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::task::context::GroupId;
@@ -146,7 +147,7 @@ where
             started,
             dispositions,
         });
-        self.pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _));
+        self.pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _), Priority::Normal);
         Some(task)
     }
 

@@ -272,7 +272,9 @@ impl<R: TaskResult> GroupInner<R> {
         until: Deadline,
         ready: impl Fn(&State<R>) -> bool,
     ) -> Result<(), WouldDeadlock> {
-        let may_grow = self.may_grow();
+        // A task that ends without a success, or the last spawner, may leave a knot.
+        let sources = |state: &State<R>| (wait_for != WaitFor::All).then(|| (self.may_grow(), state.done));
+        let seen = sources(&self.state.lock());
         let target: Arc<dyn Awaited> = match wait_for {
             WaitFor::All => Arc::clone(self) as _,
             WaitFor::Next | WaitFor::First => Arc::new(AnyEnd { group: Arc::clone(self), wait_for }),
@@ -281,7 +283,7 @@ impl<R: TaskResult> GroupInner<R> {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(wait, moment) => {
                 let state = self.state.lock();
-                if !ready(&state) && !wait.is_notified() && may_grow == self.may_grow() {
+                if !ready(&state) && !wait.is_notified() && seen == sources(&state) {
                     drop(self.sleep(state, wait_for, true, until.earlier(moment)));
                 } else {
                     drop(state);

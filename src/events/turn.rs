@@ -236,17 +236,17 @@ mod tests {
             // The worker of the first event goes on with this one, which needs the waiter.
             ('b', _) => _ = locks.1.lock().recv(),
             ('c', _) => {
-                let second = inner.publish(('a', 1));
-                inner.publish(('b', 0));
+                let second = inner.publish(('a', 1_u32));
+                inner.publish(('b', 0_u32));
                 second.wait().expect("another key is no deadlock");
                 drop(locks.2.lock().take());
             }
             _ => {}
         };
         let _guard = bus.subscription::<(char, u32)>().ordered_by(|event| event.0).handle(handler);
-        bus.publish(('a', 0));
+        bus.publish(('a', 0_u32));
         entered.recv().expect("the handler starts");
-        bus.publish(('c', 0));
+        bus.publish(('c', 0_u32));
         while waits::sleeping_workers(pool.inner().id()) == 0 {
             thread::yield_now();
         }

@@ -3,9 +3,9 @@
 //! They exist only in builds with `--cfg workcrew_faults`. In all other builds a failpoint does
 //! nothing. A test configures a callback, which is called by each thread that reaches a failpoint.
 //! No lock is held then, except the one that orders changes of the number of workers, at
-//! [`Failpoint::ThreadStart`]. The callback may block or yield. If it returns `true` the failpoint fails: a
-//! thread is not started, or the thread that reached the failpoint panics. The process has one
-//! callback at a time.
+//! [`Failpoint::ThreadStart`]. The callback may block or yield. If it returns `true` the failpoint
+//! fails: a thread is not started, or the thread that reached the failpoint panics. The process has
+//! one callback at a time.
 
 /// A point at which a failure can be injected.
 #[cfg_attr(not(workcrew_faults), allow(dead_code, unreachable_pub))]

@@ -98,9 +98,9 @@
 //!
 //! A worker alternates between queued jobs and everything that does not wait in the queue: tickets
 //! of groups and keyed executors, and due timers. While there are both, it starts one job, then one
-//! due timer or at most 16 tasks for one ticket, then one job again. So neither starves. A due timer
-//! waits for the timers that were due before it, for at most 16 tasks for each ticket before it, and
-//! for one job before each of these and before itself.
+//! due timer or at most 16 tasks for one ticket, then one job again. So neither starves. A due
+//! timer waits for the timers that were due before it, for at most 16 tasks for each ticket before
+//! it, and for one job before each of these and before itself.
 //!
 //! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs inline
 //! because the queue is full. A job that nested tasks submit into a full queue may be queued beyond

@@ -3,8 +3,8 @@
 /// The class of a task: which tasks a worker takes first.
 ///
 /// Each class has a queue of its own. So a full queue of one class neither delays nor refuses tasks
-/// of another. A worker takes `High` before `Normal`, and `Normal` before `Background`, but no class
-/// starves:
+/// of another. A worker takes `High` before `Normal`, and `Normal` before `Background`, but no
+/// class starves:
 ///
 /// | the oldest task of this class | waits on each worker for at most |
 /// |---|---|

@@ -84,8 +84,8 @@ pub enum JoinError {
     #[error("task {0}")]
     Cancelled(CancelReason),
     /// The wait could not end: a task joined itself, tasks waited for each other in a circle, or
-    /// joins were nested too deep for a worker's stack. The [`Cycle`] names the waits that need each
-    /// other.
+    /// joins were nested too deep for a worker's stack. The [`Cycle`] names the waits that need
+    /// each other.
     #[error("joining here would wait forever{}", .0.suffix())]
     WouldDeadlock(Cycle),
 }

@@ -22,8 +22,8 @@ pub enum BatchResults {
 /// The result of a handler of batches.
 ///
 /// - `()`: all events of the batch are handled.
-/// - `Result<(), E>`: all events of the batch are handled, or all have failed with that error, which
-///   they get as a [`BatchError`].
+/// - `Result<(), E>`: all events of the batch are handled, or all have failed with that error,
+///   which they get as a [`BatchError`].
 /// - `Vec<Result<(), E>>`: the result of each event, in the order of the batch. If their number is
 ///   not that of the events, all events have failed.
 ///

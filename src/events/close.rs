@@ -101,8 +101,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// Completes a delivery whose last attempt has failed. The hook for dead letters is called in the
-    /// context of the delivery. Called by members only.
+    /// Completes a delivery whose last attempt has failed. The hook for dead letters is called in
+    /// the context of the delivery. Called by members only.
     pub(super) fn complete_failed(
         &self,
         counters: &WorkerCounters,

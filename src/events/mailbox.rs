@@ -31,8 +31,8 @@
 //!    delayed delivery frees its runner.
 //! 4. Waiting and delayed deliveries and reserved places together exceed the capacity by at most
 //!    the limit. No delivery is put in beyond the capacity, but a running delivery may become
-//!    delayed. A place is reserved while `try_publish` looks for room in the other mailboxes, and no
-//!    user code runs meanwhile.
+//!    delayed. A place is reserved while `try_publish` looks for room in the other mailboxes, and
+//!    no user code runs meanwhile.
 //! 5. A delivery is taken under the lock that finds the subscription open. As its last step before
 //!    the handler, the runner checks again, and cancels the delivery if the subscription was closed
 //!    meanwhile. So when `close` has returned, the handler is not called any more. `close` does not
@@ -66,8 +66,8 @@
 //! - *Delay and close*: the delayed delivery is among those that `close` takes, or it is not
 //!   delayed.
 //! - *Requeue and close*: the thread that takes the delivery out of its cell (see `delay`) ends it.
-//! - *End of a turn and wait for an event of that key*: the waiter finds the key ready, or the end of
-//!   the turn notifies it.
+//! - *End of a turn and wait for an event of that key*: the waiter finds the key ready, or the end
+//!   of the turn notifies it.
 //! - *Room and a publisher that checks for it*: the publisher checks and registers under the lock
 //!   under which room is made. So it finds the room or is notified.
 

@@ -8,10 +8,10 @@
 //! - A *receipt* reports the outcomes of all deliveries of one event.
 
 // `event_bus`, `builder`, `subscription` and `receipt` are the public face. `registry` holds the
-// subscriptions by type and topic; `envelope` holds an event while it is delivered; `publish`
-// takes an event to its recipients. `mailbox` states the rules of a subscription, which `post`,
-// `deliver`, `turn`, `batch`, `delay` and `close` keep. Its deliveries are in a `queue`: one for the
-// subscription, or one for each `key`.
+// subscriptions by type and topic; `envelope` holds an event while it is delivered; `publish` takes
+// an event to its recipients. `mailbox` states the rules of a subscription, which `post`,
+// `deliver`, `turn`, `batch`, `delay` and `close` keep. Its deliveries are in a `queue`: one for
+// the subscription, or one for each `key`.
 //
 // | a wait for | file | on an empty stack | within a task of another pool | within a task of the bus's pool |
 // |---|---|---|---|---|

@@ -151,8 +151,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.put(delivery).map_err(|(mut state, delivery)| (delivery, state.watches.add(watch)))
     }
 
-    /// Puts a held delivery into the mailbox. If the mailbox is full, stores the waker of the future
-    /// there and returns the delivery.
+    /// Puts a held delivery into the mailbox. If the mailbox is full, stores the waker of the
+    /// future there and returns the delivery.
     pub(super) fn poll_put(
         self: &Arc<Self>,
         delivery: PendingDelivery<E>,
@@ -197,8 +197,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.notify_publishers(&mut state)
     }
 
-    /// Puts a delivery into its reserved place. Returns it if the subscription accepts no events any
-    /// more. Runs no user code.
+    /// Puts a delivery into its reserved place. Returns it if the subscription accepts no events
+    /// any more. Runs no user code.
     pub(super) fn put_reserved(
         self: &Arc<Self>,
         delivery: PendingDelivery<E>,

@@ -24,10 +24,10 @@ impl<R: TaskResult> TaskGroup<R> {
     /// If no task succeeds, the first failure or panic, or else the cancellation.
     /// [`wait_any_or_errors`](Self::wait_any_or_errors) returns all errors.
     ///
-    /// [`GroupError::WouldDeadlock`] in the cases of [`wait`](Self::wait). In a circle of waits, this
-    /// error is returned only if every task of the group that could still succeed is in the circle.
-    /// A [`Spawner`](crate::Spawner) could add another task, so while there is one, the wait goes
-    /// on. Also for a group without tasks, in which no task can succeed.
+    /// [`GroupError::WouldDeadlock`] in the cases of [`wait`](Self::wait). In a circle of waits,
+    /// this error is returned only if every task of the group that could still succeed is in the
+    /// circle. A [`Spawner`](crate::Spawner) could add another task, so while there is one, the
+    /// wait goes on. Also for a group without tasks, in which no task can succeed.
     ///
     /// # Examples
     ///

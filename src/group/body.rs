@@ -36,7 +36,8 @@ pub(crate) struct RepeatedBody<R> {
 /// The attempts of one task.
 #[cfg(feature = "retry")]
 pub(crate) trait Attempts<R>: Send {
-    /// Makes the next attempt and counts it, as the task of `meta`. Its token is a child of `token`.
+    /// Makes the next attempt and counts it, as the task of `meta`. Its token is a child of
+    /// `token`.
     fn make(
         &mut self,
         executor: &Executor,

@@ -218,9 +218,9 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
     /// waiting for a result, as a window does.
     ///
     /// Only `next` submits tasks. While it waits for the first result, it fills the places of tasks
-    /// that end, up to the window. Within a task it does not: there it may run the first task itself
-    /// instead, and the next call fills the places. A place may be filled just before the first
-    /// result is ready, so the result may have to wait for one item of the source.
+    /// that end, up to the window. Within a task it does not: there it may run the first task
+    /// itself instead, and the next call fills the places. A place may be filled just before the
+    /// first result is ready, so the result may have to wait for one item of the source.
     ///
     /// A map can be the source of another map. Then each stage has its own concurrency and window,
     /// and reads its own source only as far as its window. The cookbook has such a pipeline.

@@ -59,7 +59,8 @@ impl<R: TaskResult> GroupInner<R> {
         Turn::Ran
     }
 
-    /// Cancels a task that has not started, without an error of the group. Returns `true` if it did.
+    /// Cancels a task that has not started, without an error of the group. Returns `true` if it
+    /// did.
     pub(super) fn cancel_task(&self, index: usize) -> bool {
         let mut state = self.state.lock();
         let Some(task) = state.unstarted.take(index) else { return false };

@@ -7,8 +7,8 @@
 //! 2. While a task is in progress, `next` takes only items that the source has promised by the
 //!    lower bound of its `size_hint`. A window or a concurrency that the user has set counts as
 //!    such a promise.
-//! 3. If a concurrency is set and no task may begin, a thread that is not within a task waits for the
-//!    end of any task, and takes the next item then. The end of the first task is one of them.
+//! 3. If a concurrency is set and no task may begin, a thread that is not within a task waits for
+//!    the end of any task, and takes the next item then. The end of the first task is one of them.
 //! 4. While no task is in progress, `next` takes an item, because there is nothing else to wait
 //!    for.
 //!

@@ -33,8 +33,8 @@ pub(crate) enum Spawned {
 
 impl<R: TaskResult> GroupInner<R> {
     /// Adds a task. Blocks while the group is full. Calls `make_body` once with the index of the
-    /// task, under the group's lock: a body that is made in its place in the queue need not be moved
-    /// there.
+    /// task, under the group's lock: a body that is made in its place in the queue need not be
+    /// moved there.
     #[inline]
     pub(crate) fn spawn(
         self: &Arc<Self>,
@@ -313,8 +313,8 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Sleeps until there is room, the group is closed, or its deadline or the moment has passed;
-    /// see rule 10 of `state`. May wake early. Waits for the low-water mark until `low_water_until`,
-    /// and then for any room.
+    /// see rule 10 of `state`. May wake early. Waits for the low-water mark until
+    /// `low_water_until`, and then for any room.
     fn wait_for_room<'a>(
         &self,
         mut state: MutexGuard<'a, State<R>>,

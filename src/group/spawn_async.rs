@@ -22,8 +22,8 @@ use crate::unwind;
 
 /// # Adding tasks from async code
 impl<R: TaskResult> TaskGroup<R> {
-    /// Like [`spawn`](Self::spawn), for async code: the returned future waits without a thread while
-    /// the group is at [capacity](Self::capacity). Works with any runtime.
+    /// Like [`spawn`](Self::spawn), for async code: the returned future waits without a thread
+    /// while the group is at [capacity](Self::capacity). Works with any runtime.
     ///
     /// Nothing happens before the first poll. Dropping the future before it is ready drops the
     /// closure, and the group has no task for it. If the group is cancelled meanwhile, or the pool

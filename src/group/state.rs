@@ -392,7 +392,8 @@ impl<R: TaskResult> State<R> {
     }
 }
 
-/// A wait for the group on this thread would never end. The cycle is empty if no cycle is the cause.
+/// A wait for the group on this thread would never end. The cycle is empty if no cycle is the
+/// cause.
 #[derive(Debug, thiserror::Error)]
 #[error("waiting for the group here would wait forever{}", .0.suffix())]
 pub(crate) struct WouldDeadlock(pub(crate) Cycle);

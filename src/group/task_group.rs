@@ -78,8 +78,8 @@ use crate::time::deadline::Deadline;
 /// # Settings
 ///
 /// Settings must be made before the first task. `limit`, `capacity`, `policy`, `deadline`,
-/// `timeout`, `parent`, `label` and `priority` panic once the group has *started*: it has spawned a task, or
-/// has returned its token or a spawner.
+/// `timeout`, `parent`, `label` and `priority` panic once the group has *started*: it has spawned a
+/// task, or has returned its token or a spawner.
 ///
 /// # Waiting on a worker
 ///
@@ -148,9 +148,9 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Sets how many tasks that have not started the group holds. At that number `spawn` blocks.
     /// Zero counts as one. *Default: the capacity of the pool's queue.*
     ///
-    /// A task of the group that spawns into the full group does not block, because it may be the one
-    /// that has to make room. It runs the new task inline, up to 16 deep, and adds it beyond the
-    /// capacity from there on. A task that a task of the group waits for also adds beyond the
+    /// A task of the group that spawns into the full group does not block, because it may be the
+    /// one that has to make room. It runs the new task inline, up to 16 deep, and adds it beyond
+    /// the capacity from there on. A task that a task of the group waits for also adds beyond the
     /// capacity, if there is no other way.
     ///
     /// # Panics

@@ -67,8 +67,8 @@ impl<R: TaskResult> GroupInner<R> {
         taken.unwrap_or_else(|error| (Vec::new(), Err(error.into())))
     }
 
-    /// Waits until all tasks are done, closes the group, and takes what `take` takes. Returns `None`
-    /// if the deadline passed first.
+    /// Waits until all tasks are done, closes the group, and takes what `take` takes. Returns
+    /// `None` if the deadline passed first.
     #[inline]
     fn wait_done<X>(
         self: &Arc<Self>,
@@ -138,8 +138,8 @@ impl<R: TaskResult> GroupInner<R> {
         state.take_outcomes().into_iter().map(without_task).collect()
     }
 
-    /// Waits until a task has succeeded or all are done, and takes the first value, or what `errors`
-    /// takes. From now on only a success ends the group.
+    /// Waits until a task has succeeded or all are done, and takes the first value, or what
+    /// `errors` takes. From now on only a success ends the group.
     pub(super) fn wait_first<X>(
         self: &Arc<Self>,
         errors: impl FnOnce(&mut State<R>) -> X,
@@ -294,8 +294,8 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(())
     }
 
-    /// Sleeps until the group has changed or the deadline has passed, unless it is `ready`. May wake
-    /// early.
+    /// Sleeps until the group has changed or the deadline has passed, unless it is `ready`. May
+    /// wake early.
     pub(super) fn sleep_unless(&self, ready: impl Fn(&State<R>) -> bool, until: Deadline) {
         let state = self.state.lock();
         if !ready(&state) {

@@ -11,7 +11,8 @@
 //! 4. The settings of a call are known when its first request names its method. Until then the
 //!    settings of the caller apply. The first method counts.
 //! 5. With a rate, each attempt waits for its turn first. The wait counts towards the time for the
-//!    call. A closed pool ends the wait of a retry, as rule 3 says, and not that of a first attempt.
+//!    call. A closed pool ends the wait of a retry, as rule 3 says, and not that of a first
+//!    attempt.
 //! 6. An attempt that leaves a response body open is refused. A stream whose first message was
 //!    delivered is not retried.
 

@@ -133,8 +133,8 @@ impl CallError {
         &self.status
     }
 
-    /// Returns how many attempts have ended. Zero if there is a [`join_error`](Self::join_error), if
-    /// the pool did not accept the call, or if the call had no turn of the
+    /// Returns how many attempts have ended. Zero if there is a [`join_error`](Self::join_error),
+    /// if the pool did not accept the call, or if the call had no turn of the
     /// [rate](super::CallerBuilder::rate) in time.
     #[must_use]
     pub fn attempts(&self) -> u32 {

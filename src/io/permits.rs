@@ -122,8 +122,8 @@ impl Permits {
 
 /// # The wait for a submit permit
 impl Permits {
-    /// Blocks until there is a submit permit, the pool is closed, or the deadline has passed. Within
-    /// a task and without a deadline, helps with what the wait needs.
+    /// Blocks until there is a submit permit, the pool is closed, or the deadline has passed.
+    /// Within a task and without a deadline, helps with what the wait needs.
     pub(super) fn wait_for_submit(
         self: &Arc<Self>,
         executor: &Arc<Executor>,

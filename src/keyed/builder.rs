@@ -81,7 +81,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutorBuilder<K> {
     }
 
     /// Sets the class of the tasks: of every key, so that the tasks of one key stay in order.
-    /// *Default: [`Priority::Normal`].* For keys of several classes, use one executor for each class.
+    /// *Default: [`Priority::Normal`].* For keys of several classes, use one executor for each
+    /// class.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self

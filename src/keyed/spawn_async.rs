@@ -49,9 +49,9 @@ use crate::unwind;
 
 /// # From async code
 impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
-    /// Like [`spawn`](Self::spawn), for async code: the returned future waits without a thread while
-    /// the executor or the key is full. Its output is the handle, which can be awaited too. Works
-    /// with any runtime.
+    /// Like [`spawn`](Self::spawn), for async code: the returned future waits without a thread
+    /// while the executor or the key is full. Its output is the handle, which can be awaited too.
+    /// Works with any runtime.
     ///
     /// Nothing happens before the first poll. Dropping the future before it is ready withdraws the
     /// submission and drops the closure. Tasks of one key run in the order in which their futures

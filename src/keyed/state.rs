@@ -270,8 +270,8 @@ impl<K> KeyedInner<K> {
         }
     }
 
-    /// Counts tasks that have got their outcome. Returns the futures that wait for an idle executor,
-    /// which the caller wakes without the lock.
+    /// Counts tasks that have got their outcome. Returns the futures that wait for an idle
+    /// executor, which the caller wakes without the lock.
     #[must_use]
     pub(super) fn count_finished(&self, state: &mut State<K>, tasks: usize) -> Option<Wakers> {
         state.unfinished -= tasks;

@@ -84,8 +84,8 @@ pub enum Event {
         /// Why it could not be stored.
         error: String,
     },
-    /// The outcome of a job could not be sent to the server in time, and the job is delivered again.
-    /// Or the server has lost the job, and another one has its place.
+    /// The outcome of a job could not be sent to the server in time, and the job is delivered
+    /// again. Or the server has lost the job, and another one has its place.
     AckLost {
         /// The subject of the job.
         subject: String,

@@ -134,8 +134,8 @@ impl WorkerCounters {
         ended
     }
 
-    /// Counts the end of an attempt, after which the task is queued again. Returns when it ended, if
-    /// durations are recorded.
+    /// Counts the end of an attempt, after which the task is queued again. Returns when it ended,
+    /// if durations are recorded.
     #[cfg(feature = "retry")]
     pub(crate) fn suspend(&self, Started { at }: Started) -> Option<Timestamp> {
         self.add(&self.suspended, 1);

@@ -118,8 +118,8 @@ impl WorkerPoolBuilder {
     /// Sets the capacity of the queue of one [class](Priority), from 1 to 16,777,216 jobs. For
     /// `Normal` it is the same setting as [`queue_capacity`](Self::queue_capacity).
     ///
-    /// *Default: the `queue_capacity`.* The queues of `High` and `Background` are allocated when the
-    /// first task of the class is submitted.
+    /// *Default: the `queue_capacity`.* The queues of `High` and `Background` are allocated when
+    /// the first task of the class is submitted.
     ///
     /// A full class delays and refuses no task of another class.
     pub fn priority_capacity(mut self, priority: Priority, jobs: usize) -> Self {
@@ -137,8 +137,8 @@ impl WorkerPoolBuilder {
     /// A number that is not smaller than that of the workers keeps no worker free.
     /// [`build`](Self::build) returns an error for zero: such tasks would never start.
     ///
-    /// The limit is for tasks that workers take from the queue. It does not concern a task that runs
-    /// inline, because the queue of its class is full or because a worker waits for it.
+    /// The limit is for tasks that workers take from the queue. It does not concern a task that
+    /// runs inline, because the queue of its class is full or because a worker waits for it.
     ///
     /// # Examples
     ///

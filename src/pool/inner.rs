@@ -145,8 +145,8 @@ impl PoolInner {
         self.queue.push_unbounded(job, class, FIFO_SHARD, Job::is_stale);
     }
 
-    /// Has the workers look for tasks of a class from now on, and makes its lanes. Called before the
-    /// first push to the class, with no lock held.
+    /// Has the workers look for tasks of a class from now on, and makes its lanes. Called before
+    /// the first push to the class, with no lock held.
     #[inline]
     pub(crate) fn use_class(&self, class: Priority) {
         if class != Priority::Normal {

@@ -1,8 +1,8 @@
 //! The pool: worker threads, one queue and timers.
 //!
 //! Users see `worker_pool`, `builder`, `propagate`, `submit`, `task_builder`, `overflow`,
-//! `spawn_async`, `timers`, `timer_builder`, `ending`, `wait_async`, `broadcast`, `worker_local` and
-//! `current_worker`. The workers share `inner`.
+//! `spawn_async`, `timers`, `timer_builder`, `ending`, `wait_async`, `broadcast`, `worker_local`
+//! and `current_worker`. The workers share `inner`.
 
 pub(crate) mod broadcast;
 pub(crate) mod builder;

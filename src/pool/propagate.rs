@@ -74,9 +74,9 @@ impl WorkerPoolBuilder {
     /// # Panics of hooks
     ///
     /// A panic of `capture` or of the wrapper is contained, and counted in
-    /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked). The task runs in any case, once:
-    /// without a context if `capture` panicked, or if the wrapper panicked or returned before it
-    /// called its function. A second call of the function does nothing. A panic of the task does
+    /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked). The task runs in any case,
+    /// once: without a context if `capture` panicked, or if the wrapper panicked or returned before
+    /// it called its function. A second call of the function does nothing. A panic of the task does
     /// not reach the wrapper. Captures nest as hooks do, at most 16 deep; see
     /// [`Observer`](crate::Observer).
     ///
@@ -97,15 +97,16 @@ impl WorkerPoolBuilder {
     /// Sends the context of the caller with what leaves the process. Needs the feature `grpc` or
     /// `nats`. *Default: nothing is sent.*
     ///
-    /// The pool calls `f` on the thread that enqueues a job, publishes a message, or sends a request
-    /// to a gRPC server. That thread is in the context of the current task. `f` calls the function
-    /// it gets with the name and the value of each header, such as `traceparent` of the [W3C trace
-    /// context](https://www.w3.org/TR/trace-context/). A propagator of OpenTelemetry does so.
+    /// The pool calls `f` on the thread that enqueues a job, publishes a message, or sends a
+    /// request to a gRPC server. That thread is in the context of the current task. `f` calls the
+    /// function it gets with the name and the value of each header, such as `traceparent` of the
+    /// [W3C trace context](https://www.w3.org/TR/trace-context/). A propagator of OpenTelemetry
+    /// does so.
     ///
     /// A header that the message, job or request has itself takes precedence. A header that the
     /// protocol does not allow is left out, and so is one whose name is reserved. Dead letters that
-    /// are requeued keep the headers of their jobs. A panic of `f` is contained and counted, as that
-    /// of a hook.
+    /// are requeued keep the headers of their jobs. A panic of `f` is contained and counted, as
+    /// that of a hook.
     ///
     /// # Examples
     ///
@@ -136,8 +137,9 @@ impl WorkerPoolBuilder {
     /// The pool calls `f` for each job and message that arrives, on the I/O thread. `f` gets the
     /// names and values of all headers, which may be none. They come from outside and are not
     /// checked. `f` returns a wrapper, as the hook of [`propagate`](Self::propagate) does. In that
-    /// context the handler is submitted. So the handler runs in it if [`propagate`](Self::propagate)
-    /// is set, or its span is a child of what is current in it. Without those, this has no effect.
+    /// context the handler is submitted. So the handler runs in it if
+    /// [`propagate`](Self::propagate) is set, or its span is a child of what is current in it.
+    /// Without those, this has no effect.
     ///
     /// `f` must not block, since the I/O thread serves all connections of the pool.
     ///

@@ -1,9 +1,9 @@
 //! Waiting for room in the queue of a pool, from a task of another pool, known to the registry of
 //! waits.
 //!
-//! Each class has room of its own. A worker makes room when it takes the oldest job. If no worker of the pool is awake, a worker
-//! that waits for the submitting task does so. Its wait may therefore run a job that it did not ask
-//! for, because the submission needs the place of that job.
+//! Each class has room of its own. A worker makes room when it takes the oldest job. If no worker
+//! of the pool is awake, a worker that waits for the submitting task does so. Its wait may
+//! therefore run a job that it did not ask for, because the submission needs the place of that job.
 
 use std::time::Instant;
 

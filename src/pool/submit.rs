@@ -12,8 +12,9 @@
 //! | a worker of the pool | follows the policy, but where that is to block, runs the job inline, or pushes it beyond the capacity if its stack is deep | refused | refused |
 //!
 //! So a worker never blocks on its own full queue. Jobs beyond the capacity go into the queue's
-//! unbounded lane, like the tickets of groups. "Full" refers to the class of the job alone. There are at most as many tickets as groups times
-//! workers, and as many jobs as tasks at the deepest nesting submit.
+//! unbounded lane, like the tickets of groups. "Full" refers to the class of the job alone. There
+//! are at most as many tickets as groups times workers, and as many jobs as tasks at the deepest
+//! nesting submit.
 
 use std::panic::Location;
 use std::task::Waker;
@@ -279,8 +280,8 @@ impl WorkerPool {
 }
 
 impl PoolInner {
-    /// Submits the task that `make` returns for the closure. If the task is refused, `withdraw` takes
-    /// the closure back out of it.
+    /// Submits the task that `make` returns for the closure. If the task is refused, `withdraw`
+    /// takes the closure back out of it.
     #[inline]
     pub(crate) fn submit_task<F, C: Task + 'static>(
         &self,

@@ -19,7 +19,8 @@ use crate::task::limited::{LimitedTask, TaskLimits};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 
-/// A builder of tasks with a token, a time limit, a label or a class. Returned by [`WorkerPool::task`].
+/// A builder of tasks with a token, a time limit, a label or a class. Returned by
+/// [`WorkerPool::task`].
 ///
 /// Its methods that submit have the same names as those of the pool. Their closures get the token
 /// of the task. A builder is reusable, and each task gets a token of its own.

@@ -15,8 +15,9 @@ use crate::timer::tick::TickResult;
 
 /// A builder of timers of a [class](Priority). Returned by [`WorkerPool::timer`].
 ///
-/// A timer that is due waits for a worker like the other tasks of its class. The methods behave like
-/// those of [`WorkerPool`] with the same names, and have the same errors. A builder is reusable.
+/// A timer that is due waits for a worker like the other tasks of its class. The methods behave
+/// like those of [`WorkerPool`] with the same names, and have the same errors. A builder is
+/// reusable.
 ///
 /// # Examples
 ///

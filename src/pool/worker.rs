@@ -159,8 +159,8 @@ fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, curr
     }
 }
 
-/// Handles the mail of the worker, and returns `true` if the worker has just retired. If the pool has
-/// seen several classes, runs jobs of all of them until the worker retires.
+/// Handles the mail of the worker, and returns `true` if the worker has just retired. If the pool
+/// has seen several classes, runs jobs of all of them until the worker retires.
 ///
 /// A loop of its own, so that a pool of one class pays nothing for the others.
 #[cold]

@@ -148,8 +148,8 @@ impl WorkerSet {
         WorkerParts { counters, inbox }
     }
 
-    /// Stores the thread of a worker to be joined. Drops those that have ended when their number has
-    /// doubled since the last time, so each thread is looked at about twice.
+    /// Stores the thread of a worker to be joined. Drops those that have ended when their number
+    /// has doubled since the last time, so each thread is looked at about twice.
     pub(crate) fn push_thread(&self, thread: thread::JoinHandle<()>) {
         let mut state = self.state.lock();
         state.threads.push(thread);
@@ -251,8 +251,8 @@ impl WorkerSet {
         self.empty.wait_while(self.state.lock(), deadline, is_waiting).alive == 0
     }
 
-    /// Returns `true` if every worker was removed. Otherwise stores the waker, to be woken when that
-    /// is the case, and by [`give_up`](Self::give_up).
+    /// Returns `true` if every worker was removed. Otherwise stores the waker, to be woken when
+    /// that is the case, and by [`give_up`](Self::give_up).
     pub(crate) fn poll_empty(&self, key: WakerKey, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut state = self.state.lock();

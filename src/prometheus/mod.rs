@@ -1,4 +1,5 @@
-//! Metrics of pools and NATS workers for Prometheus, through the official client `prometheus-client`.
+//! Metrics of pools and NATS workers for Prometheus, through the official client
+//! `prometheus-client`.
 //!
 //! A [`Collector`] is registered once. It reads the metrics of its pools at each scrape, and costs
 //! nothing between scrapes.

@@ -1,7 +1,7 @@
 //! How many workers run items of the class `Background` at the same time.
 //!
-//! A worker takes such an item only with a *permit*. It keeps the permit while it runs the item, and
-//! uses it for the next one.
+//! A worker takes such an item only with a *permit*. It keeps the permit while it runs the item,
+//! and uses it for the next one.
 //!
 //! | a worker is | meaning | next |
 //! |---|---|---|
@@ -19,8 +19,8 @@
 //! Races:
 //! - *Take and take*: the read-modify-write of `taken` decides. `taken` never exceeds the limit.
 //! - *Push and return*: the push finds the permit, or the returning worker finds the item (rule 3).
-//! - *Push and failed pop*: the worker that was faster holds another permit. The one that has failed
-//!   returns its permit, so this is the same race.
+//! - *Push and failed pop*: the worker that was faster holds another permit. The one that has
+//!   failed returns its permit, so this is the same race.
 //! - *Return and sleep*: a worker that falls asleep has registered before its last look at the
 //!   permits. The look finds the permit, or the returning worker finds the registration.
 //!

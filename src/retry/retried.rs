@@ -51,8 +51,8 @@ impl<F, E> Retried<F, E> {
         self.state.made()
     }
 
-    /// Makes the next attempt and counts it, as the task of `meta`. Its token is a child of `token`,
-    /// whose cancellation makes a failed attempt the last one.
+    /// Makes the next attempt and counts it, as the task of `meta`. Its token is a child of
+    /// `token`, whose cancellation makes a failed attempt the last one.
     pub(super) fn make_attempt<T>(
         &mut self,
         executor: &Executor,

@@ -13,8 +13,8 @@ use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
 /// Blocks until every admitted task is done, the deadline has passed, or `is_over` returns `true`
-/// after a call of [`wake_waiters`](crate::task::tracker::TaskTracker::wake_waiters). Returns `true`
-/// if every task is done.
+/// after a call of [`wake_waiters`](crate::task::tracker::TaskTracker::wake_waiters). Returns
+/// `true` if every task is done.
 ///
 /// Without a deadline it helps with what the wait needs, and it is refused if the wait needs a task
 /// on this thread's stack.

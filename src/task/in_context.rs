@@ -67,8 +67,8 @@ impl Executor {
         value
     }
 
-    /// Counts the start of a task that hooks follow. Not inlined, so that the code for tasks without
-    /// hooks stays small.
+    /// Counts the start of a task that hooks follow. Not inlined, so that the code for tasks
+    /// without hooks stays small.
     #[cold]
     #[inline(never)]
     pub(super) fn start_followed(&self, counters: &WorkerCounters, task: &TaskMeta<'_>) -> Started {

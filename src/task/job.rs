@@ -60,9 +60,9 @@ pub(crate) trait Task: Send + Sync {
     /// Cancels the task, if no thread has claimed it. Returns `true` if it did.
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool;
 
-    /// Returns `true` if a queue entry for the task is useless from now on. Then the entry is removed
-    /// when others pile up, and dropped where user code must not run: the task holds nothing of the
-    /// user any more. Called with locks held, and takes none.
+    /// Returns `true` if a queue entry for the task is useless from now on. Then the entry is
+    /// removed when others pile up, and dropped where user code must not run: the task holds
+    /// nothing of the user any more. Called with locks held, and takes none.
     fn is_finished(&self) -> bool;
 
     /// Returns the class in which the timer thread queues the task. Called with locks held, and

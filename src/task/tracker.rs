@@ -35,8 +35,8 @@
 //!   one did. Either the check finds the waiter, or the waiter finds the pool idle.
 //! - *Two checks, each after one of the last two tasks*: the same holds, so the later check finds
 //!   the pool idle.
-//! - *The last task is done and a future is polled*: a future counts as a waiter from when its waker
-//!   is stored until the waker is taken or removed. So the first case holds for it too.
+//! - *The last task is done and a future is polled*: a future counts as a waiter from when its
+//!   waker is stored until the waker is taken or removed. So the first case holds for it too.
 
 use std::task::Waker;
 use std::time::Instant;
@@ -236,8 +236,8 @@ impl TaskTracker {
     /// Returns `true` if every admitted task is done.
     pub(crate) fn is_idle(&self) -> bool {
         // ORDERING: the Acquire loads, those of the counters included, pair with the Releases of
-        // `WorkerCounters::count_completed` and `withdraw`. A task that is done was admitted before, so the
-        // admission word, read last, includes it.
+        // `WorkerCounters::count_completed` and `withdraw`. A task that is done was admitted
+        // before, so the admission word, read last, includes it.
         let done = self.sum(WorkerCounters::completed);
         let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
         done + withdrawn == self.admission.0.load(Ordering::Acquire) / ADMISSION

@@ -4,8 +4,8 @@ use super::deadline::Deadline;
 use crate::sync::{Condvar, MutexGuard};
 
 impl Condvar {
-    /// Blocks while `condition` returns `true`, at most until the deadline. The condition is checked
-    /// first, and after each notification.
+    /// Blocks while `condition` returns `true`, at most until the deadline. The condition is
+    /// checked first, and after each notification.
     pub(crate) fn wait_while<'a, T>(
         &self,
         mut guard: MutexGuard<'a, T>,

@@ -1,4 +1,5 @@
-//! What each worker of a pool ran, and how many tasks waited: as a trace for [Perfetto], and as an SVG.
+//! What each worker of a pool ran, and how many tasks waited: as a trace for [Perfetto], and as an
+//! SVG.
 //!
 //! A [`Timeline`] is an [`Observer`](crate::Observer). It keeps the latest spans of each worker, so
 //! its memory is bounded. The JSON is in the trace event format of Chromium.

@@ -20,8 +20,8 @@ use crate::sync::{Arc, Mutex, RwLock};
 ///
 /// Each task that ends adds one span to its worker, and so does each failed attempt of a task that
 /// is retried. A worker keeps its latest spans, up to the limit of [`new`](Self::new). Tasks that
-/// did not run on a worker share one more row: futures, tasks that their submitter has run, and tasks
-/// that were cancelled. A span takes about 100 bytes, and recording one takes a lock that
+/// did not run on a worker share one more row: futures, tasks that their submitter has run, and
+/// tasks that were cancelled. A span takes about 100 bytes, and recording one takes a lock that
 /// only an export contends for.
 ///
 /// # Examples

@@ -134,16 +134,16 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Limits how many jobs begin within a period: at most `jobs` within every `period`, wherever it
-    /// starts. *Default: no limit.*
+    /// Limits how many jobs begin within a period: at most `jobs` within every `period`, wherever
+    /// it starts. *Default: no limit.*
     ///
     /// A job begins when its handler starts, so each further attempt counts as well. The worker
     /// requests no job that it may not begin: while it waits, the jobs stay on the server, where
     /// other workers get them. No thread and no slot waits. After a pause, up to `jobs` jobs begin
     /// at once.
     ///
-    /// With an [order](Self::ordered_by), jobs take their turns when their keys are free, so some may
-    /// wait for their turn in hand.
+    /// With an [order](Self::ordered_by), jobs take their turns when their keys are free, so some
+    /// may wait for their turn in hand.
     ///
     /// The limit is that of this worker, its clones and all their runs, one after the other or at
     /// the same time. Processes count on their own: for a limit over `n` of them, divide. Time is

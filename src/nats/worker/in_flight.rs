@@ -175,7 +175,8 @@ impl InFlight {
         self.jobs.len() - self.acking
     }
 
-    /// Returns `true` if each delivery is with its handler, and no outcome is to be sent or confirmed.
+    /// Returns `true` if each delivery is with its handler, and no outcome is to be sent or
+    /// confirmed.
     pub(crate) fn are_all_running(&self) -> bool {
         let is_running = |job: &InFlightJob| job.task.is_some() && job.started.get().is_some();
         self.jobs.values().all(|job| is_running(job) && (!job.is_stuck || job.is_acked))

@@ -11,9 +11,9 @@
 //! | *expected* | its next delivery, here | *arrived*; removed, if the server no longer has it |
 //!
 //! Rules:
-//! 1. A job becomes active, to run, if it is ready, no job of its queue is active, and no job of the
-//!    queue has a lower number. So the next job of a key starts when the outcome of the one before
-//!    is confirmed, and a job that is retried holds its key.
+//! 1. A job becomes active, to run, if it is ready, no job of its queue is active, and no job of
+//!    the queue has a lower number. So the next job of a key starts when the outcome of the one
+//!    before is confirmed, and a job that is retried holds its key.
 //! 2. A job enters its queue when it arrives, also if its history must be read first. So a job that
 //!    was delivered before does not lose its place.
 //! 3. A job that is expected may have been done elsewhere, or deleted. After a pause, which doubles

@@ -7,8 +7,8 @@
 //!
 //! Rules:
 //! 1. After a connection broke while jobs were requested, and at the start of a run, the delivered
-//!    jobs without an outcome are read from the stream. That answer holds the headers in a form that
-//!    can always be read.
+//!    jobs without an outcome are read from the stream. That answer holds the headers in a form
+//!    that can always be read.
 //! 2. A job whose headers would close the connection is stored among the dead letters, with
 //!    everything readable, and then deleted. An event names it.
 //! 3. If the letter cannot be stored, the job stays, and the event says so.

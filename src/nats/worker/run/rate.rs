@@ -17,9 +17,9 @@ impl WorkerRun {
 
     /// Gives a delivery a turn, unless it has one. Returns `false` if none is free.
     ///
-    /// With an order, a job takes its turn when it starts, and not when it arrives: a job that waits
-    /// would keep the turn from another that may start. It may take the turn of a requested job,
-    /// which may never come. If that comes, it waits for another turn.
+    /// With an order, a job takes its turn when it starts, and not when it arrives: a job that
+    /// waits would keep the turn from another that may start. It may take the turn of a requested
+    /// job, which may never come. If that comes, it waits for another turn.
     pub(crate) fn take_turn(&mut self, number: u64) -> bool {
         let Some(turns) = &mut self.turns else { return true };
         let requested = if self.context.order.is_some() { 0 } else { self.credit.requested() };

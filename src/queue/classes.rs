@@ -27,7 +27,7 @@ pub(crate) struct QueueSettings {
 
 impl QueueSettings {
     /// Returns the settings of a queue with one capacity for all classes, and without a limit.
-    #[cfg(any(test, workcrew_model))]
+    #[cfg(test)]
     pub(crate) fn new(capacity: usize) -> Self {
         Self { high: capacity, normal: capacity, background: capacity, background_workers: usize::MAX }
     }

@@ -44,7 +44,7 @@ mod classes;
 mod idle;
 mod event_count;
 mod lanes;
-#[cfg(any(test, workcrew_model))]
+#[cfg(test)]
 #[cfg_attr(not(workcrew_model), allow(dead_code))]
 mod locked;
 mod permits;
@@ -94,7 +94,7 @@ pub(crate) struct PopCursor {
 /// # Pushing
 impl<T> Queue<T> {
     /// Creates a queue with one capacity for all classes.
-    #[cfg(any(test, workcrew_model))]
+    #[cfg(test)]
     pub(crate) fn new(capacity: usize) -> Self {
         Self::with_settings(QueueSettings::new(capacity))
     }
@@ -128,7 +128,7 @@ impl<T> Queue<T> {
     }
 
     /// Pushes the item to the bounded lane of `Normal`, and blocks until there is room.
-    #[cfg(any(test, workcrew_model))]
+    #[cfg(test)]
     pub(crate) fn push(&self, item: T, deadline: Deadline) -> Result<(), PushError<T>> {
         self.push_unless(item, Priority::Normal, deadline, || false)
     }
@@ -332,7 +332,7 @@ impl<T> Queue<T> {
     }
 
     /// Returns whether all lanes are empty.
-    #[cfg(any(test, workcrew_model))]
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.normal.is_empty() && self.classes.made().all(Lanes::is_empty)
     }

@@ -44,12 +44,16 @@ struct Nesting {
     generation: Cell<usize>,
 }
 
+impl Nesting {
+    const fn new() -> Self {
+        let [hooks, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 5];
+        Self { hooks, callbacks, waits, pending, generation }
+    }
+}
+
 thread_local! {
     /// Has no destructor, so it can be accessed until the thread has ended.
-    static NESTING: Nesting = const {
-        let [hooks, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 5];
-        Nesting { hooks, callbacks, waits, pending, generation }
-    };
+    static NESTING: Nesting = const { Nesting::new() };
     /// Deferred callbacks. Empty while fewer than `MAX_DEPTH` callbacks are on the stack.
     static DEFERRED: RefCell<VecDeque<Callback>> = const { RefCell::new(VecDeque::new()) };
     /// The callbacks that are left to each caller of several callbacks on this stack, the innermost

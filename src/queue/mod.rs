@@ -44,7 +44,7 @@ mod classes;
 mod idle;
 mod event_count;
 mod lanes;
-#[cfg(test)]
+#[cfg(any(test, workcrew_model))]
 #[cfg_attr(not(workcrew_model), allow(dead_code))]
 mod locked;
 mod permits;

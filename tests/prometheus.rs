@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs, thread};
 
-use common::{Gate, with_watchdog};
+use common::{BlockedWorkers, with_watchdog};
 use parking_lot::Mutex;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::encoding::text::encode;
@@ -54,10 +54,7 @@ fn a_scrape_shows_each_task_once_by_its_outcome() {
 
         pool.spawn(|| ()).unwrap().join().unwrap();
         pool.spawn(|| panic!("as planned")).unwrap().join().unwrap_err();
-        let gate = Gate::new();
-        let passing = gate.clone();
-        pool.execute(move || passing.pass()).unwrap();
-        gate.wait_started(1);
+        let blocked = BlockedWorkers::new(&pool);
         pool.execute(|| ()).unwrap();
         assert!(pool.try_execute(|| ()).is_err());
         let text = scrape(&registry);
@@ -78,7 +75,7 @@ fn a_scrape_shows_each_task_once_by_its_outcome() {
         ] {
             assert_eq!(value(&text, series), Some(expected), "{series} in:\n{text}");
         }
-        gate.open();
+        blocked.open();
     });
 }
 
@@ -123,13 +120,10 @@ fn a_counter_that_a_scrape_has_shown_never_shrinks() {
         let seen = Arc::clone(&scraping.1);
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).observer(scraping).build().unwrap();
         collector.add_pool("full", &pool);
-        let gate = Gate::new();
-        let passing = gate.clone();
-        pool.execute(move || passing.pass()).unwrap();
-        gate.wait_started(1);
+        let blocked = BlockedWorkers::new(&pool);
         pool.execute(|| ()).unwrap();
         assert!(pool.try_execute(|| ()).is_err());
-        gate.open();
+        blocked.open();
         let submitted = || value(&scrape(&registry), SUBMITTED);
         let seen = seen.lock().take().unwrap();
         assert_eq!((seen, submitted()), (3.0, Some(3.0)), "the submission counted when it was about to be refused");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, quiet_panics, with_watchdog};
+use common::{BlockedWorkers, Gate, quiet_panics, with_watchdog};
 use serde_json::Value;
 use workcrew::timeline::Timeline;
 use workcrew::{Overflow, WorkerPool, WorkerPoolBuilder};
@@ -208,10 +208,7 @@ fn the_tasks_that_submitters_run_overlap_in_a_trace_without_a_thread_of_their_ow
         let timeline = Timeline::new(100);
         let builder = recorded(&timeline, 1).queue_capacity(1).overflow(Overflow::CallerRuns);
         let pool = builder.build().unwrap();
-        let gate = Gate::new();
-        let passing = gate.clone();
-        pool.execute(move || passing.pass()).unwrap();
-        gate.wait_started(1);
+        let blocked = BlockedWorkers::new(&pool);
         pool.execute(|| ()).unwrap();
         let both = Arc::new(Barrier::new(2));
         thread::scope(|scope| {
@@ -220,7 +217,7 @@ fn the_tasks_that_submitters_run_overlap_in_a_trace_without_a_thread_of_their_ow
                 scope.spawn(|| pool.execute(move || _ = both.wait()).unwrap());
             }
         });
-        gate.open();
+        blocked.open();
         pool.shutdown();
         let events = trace(&timeline);
         assert_is_a_trace(&events);

@@ -11,7 +11,6 @@ use super::job_task::{
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::observe::task_info::{TaskId, TaskOutcome};
-use crate::observe::task_origin::TaskOrigin;
 use crate::priority::Priority;
 use crate::retry::{ErrorClass, RetryPolicy};
 use crate::sync::{Arc, Mutex};
@@ -59,15 +58,15 @@ where
     }
 
     fn to_job(&self, delivered: &Arc<Delivered>, token: &CancellationToken) -> Job {
-        begin(&self.0.policy, delivered, token, Instant::now()).0
+        self.0.to_job(delivered, token)
     }
 
     fn failure(&self, error: String, delivered: &Delivered) -> Disposition {
-        job_task::disposition_of((ErrorClass::Transient, error), &self.0.policy, delivered)
+        self.0.failure(error, delivered)
     }
 
     fn workers(&self) -> usize {
-        self.0.pool.workers.target()
+        self.0.workers()
     }
 }
 
@@ -96,8 +95,7 @@ enum Ended {
 
 impl<H, E> BatchTask<H, E> {
     fn meta(&self) -> TaskMeta<'_> {
-        let HandlerContext { location, label, .. } = &self.context.0;
-        TaskMeta { origin: TaskOrigin { id: self.id, location, label: Some(label) }, queued_at: self.queued_at }
+        self.context.0.meta(self.id, self.queued_at)
     }
 
     fn send(&self, number: u64, disposition: Disposition) {

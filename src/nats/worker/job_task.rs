@@ -119,6 +119,29 @@ pub(crate) struct HandlerContext<H, E> {
 /// Tells the run that a handler has started.
 pub(crate) type StartHook = Box<dyn Fn(u64) + Send + Sync>;
 
+/// What the handlers of single jobs and of batches have in common.
+impl<H, E> HandlerContext<H, E> {
+    /// Returns what the executor needs to know of a task.
+    pub(super) fn meta(&self, id: TaskId, queued_at: Option<Timestamp>) -> TaskMeta<'_> {
+        TaskMeta { origin: TaskOrigin { id, location: self.location, label: Some(&self.label) }, queued_at }
+    }
+
+    /// See [`Dispatcher::to_job`].
+    pub(super) fn to_job(&self, delivered: &Arc<Delivered>, token: &CancellationToken) -> Job {
+        begin(&self.policy, delivered, token, Instant::now()).0
+    }
+
+    /// See [`Dispatcher::failure`].
+    pub(super) fn failure(&self, error: String, delivered: &Delivered) -> Disposition {
+        disposition_of((ErrorClass::Transient, error), &self.policy, delivered)
+    }
+
+    /// See [`Dispatcher::workers`].
+    pub(super) fn workers(&self) -> usize {
+        self.pool.workers.target()
+    }
+}
+
 impl<H, E> Dispatcher for Arc<HandlerContext<H, E>>
 where
     H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
@@ -152,15 +175,15 @@ where
     }
 
     fn to_job(&self, delivered: &Arc<Delivered>, token: &CancellationToken) -> Job {
-        begin(&self.policy, delivered, token, Instant::now()).0
+        HandlerContext::to_job(self, delivered, token)
     }
 
     fn failure(&self, error: String, delivered: &Delivered) -> Disposition {
-        disposition_of((ErrorClass::Transient, error), &self.policy, delivered)
+        HandlerContext::failure(self, error, delivered)
     }
 
     fn workers(&self) -> usize {
-        self.pool.workers.target()
+        HandlerContext::workers(self)
     }
 }
 
@@ -187,10 +210,7 @@ pub(super) type Failure = (ErrorClass, String);
 
 impl<H, E> JobTask<H, E> {
     fn meta(&self) -> TaskMeta<'_> {
-        let handler_context = &*self.handler_context;
-        let origin =
-            TaskOrigin { id: self.id, location: handler_context.location, label: Some(&handler_context.label) };
-        TaskMeta { origin, queued_at: self.queued_at }
+        self.handler_context.meta(self.id, self.queued_at)
     }
 
     fn send(&self, disposition: Disposition) {

@@ -145,6 +145,7 @@ impl Drill {
             let record = Record::read(&self.folder)?;
             let done = record.done.len();
             feed.done.store(done, Ordering::SeqCst);
+            feed.limit.store((self.plan.share_to_enqueue() * self.options.jobs as f64) as usize, Ordering::SeqCst);
             if done == self.options.jobs && storms::used(&self.proxies).is_complete() {
                 println!("after {:.1?}: every good job is done", since.elapsed());
                 self.storms.calm(&self.proxies);

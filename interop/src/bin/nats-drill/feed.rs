@@ -29,6 +29,8 @@ pub(crate) struct Feed {
     unsure: Mutex<BTreeMap<usize, (u64, u64)>>,
     /// How many jobs were done, as far as the drill has seen.
     pub(crate) done: AtomicUsize,
+    /// How many jobs may be stored or done until the plan has gone on.
+    pub(crate) limit: AtomicUsize,
     pub(crate) is_over: AtomicBool,
 }
 
@@ -44,6 +46,7 @@ impl Feed {
             gate: RwLock::default(),
             unsure: Mutex::default(),
             done: AtomicUsize::new(0),
+            limit: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
         }
     }
@@ -52,8 +55,8 @@ impl Feed {
     pub(crate) fn run(&self, queue: &JobQueue, calls: &Calls) {
         while !self.is_over.load(Ordering::SeqCst) {
             let stored = lock(&self.accepted).len();
-            let next =
-                if stored < self.done.load(Ordering::SeqCst) + AHEAD { lock(&self.todo).pop_front() } else { None };
+            let limit = self.limit.load(Ordering::SeqCst).min(self.done.load(Ordering::SeqCst) + AHEAD);
+            let next = if stored < limit { lock(&self.todo).pop_front() } else { None };
             match next {
                 Some(number) => self.enqueue(queue, number, calls),
                 None => thread::sleep(Duration::from_millis(20)),

@@ -24,6 +24,9 @@ pub(crate) const PLAN: [(f64, Deed); 6] = [
     (0.75, Deed::KillConsumerLeader),
 ];
 
+/// The share of the good jobs that a deed has before it, beyond its own, so that it meets work.
+const BACKLOG: f64 = 0.2;
+
 /// The deeds, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -39,6 +42,12 @@ impl Plan {
         }
         self.done += 1;
         Some(deed)
+    }
+
+    /// Returns the share of the jobs that may be enqueued now. Some are held back until the last
+    /// deed has happened, so the jobs never end before the plan.
+    pub(crate) fn share_to_enqueue(&self) -> f64 {
+        PLAN.get(self.done).map_or(1.0, |(after, _)| after + BACKLOG)
     }
 
     /// Returns the deeds that have not happened.

@@ -48,6 +48,19 @@ pub(crate) fn discard<T>(value: T) -> bool {
     }
 }
 
+/// Marks a type as unwind safe: `unwind::safe!(Pool)`. Generic parameters follow the type:
+/// `unwind::safe!(Handle<T>, T)`.
+///
+/// No lock of this crate is held while user code may panic, so a reference never shows a broken
+/// state.
+macro_rules! safe {
+    ($type:ty $(, $($parameters:tt)*)?) => {
+        impl$(<$($parameters)*>)? std::panic::UnwindSafe for $type {}
+        impl$(<$($parameters)*>)? std::panic::RefUnwindSafe for $type {}
+    };
+}
+pub(crate) use safe;
+
 #[cfg(test)]
 mod tests {
     use super::*;

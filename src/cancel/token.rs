@@ -20,13 +20,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::error::{CancelReason, Cancelled};
 use crate::nesting;
 use crate::sync::{self, Arc, AtomicU8, Condvar, Mutex, Ordering, Weak};
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// A flag that asks running tasks to stop, with children, deadlines and callbacks.
 ///
@@ -257,9 +257,7 @@ impl Default for CancellationToken {
     }
 }
 
-// No panic happens under a lock of this crate, so no broken state can be seen through a reference.
-impl UnwindSafe for CancellationToken {}
-impl RefUnwindSafe for CancellationToken {}
+unwind::safe!(CancellationToken);
 
 impl fmt::Debug for CancellationToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::mem;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 
 use super::failed_task::FailedTask;
 use crate::sync::{Arc, Mutex};
@@ -124,9 +124,7 @@ impl Drop for TaskPanic {
     }
 }
 
-// No panic happens under a lock of this crate, so no broken state can be seen through a reference.
-impl UnwindSafe for TaskPanic {}
-impl RefUnwindSafe for TaskPanic {}
+unwind::safe!(TaskPanic);
 
 impl fmt::Debug for TaskPanic {
     /// Formats the message without escapes. Escapes would double its length with each task that

@@ -2,7 +2,7 @@
 
 use std::any::type_name;
 use std::fmt;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::dead_letter::UnhandledEvent;
@@ -18,6 +18,7 @@ use crate::sync::Arc;
 use crate::task::context;
 use crate::task::waits::Refused;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// An event bus, which delivers events to their handlers on the workers of a pool.
 ///
@@ -232,10 +233,7 @@ impl EventBus {
     }
 }
 
-// No user code runs under a lock of this crate, so a panic leaves nothing broken behind a
-// reference.
-impl UnwindSafe for EventBus {}
-impl RefUnwindSafe for EventBus {}
+unwind::safe!(EventBus);
 
 impl fmt::Debug for EventBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@
 use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -31,6 +31,7 @@ use crate::sync::Arc;
 use crate::task::future_wait::FutureWait;
 use crate::task::wakers::WakerKey;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// # From async code
 impl EventBus {
@@ -224,10 +225,7 @@ impl<E: Send + Sync + 'static> Drop for PublishAsync<E> {
     }
 }
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl<E: Send + Sync + 'static> UnwindSafe for PublishAsync<E> {}
-impl<E: Send + Sync + 'static> RefUnwindSafe for PublishAsync<E> {}
+unwind::safe!(PublishAsync<E>, E: Send + Sync + 'static);
 
 impl<E: Send + Sync + 'static> fmt::Debug for PublishAsync<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,6 @@ use std::any::type_name;
 use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::event_bus::EventBus;
 use super::handler::{BoxError, Call, Handler, HandlerResult};
@@ -15,6 +14,7 @@ use crate::error::CancelReason;
 use crate::pool::overflow::Overflow;
 use crate::retry::{Attempt, RetryPolicy};
 use crate::sync::{Arc, Weak};
+use crate::unwind;
 
 /// A builder of a subscription. Returned by [`EventBus::subscription`].
 ///
@@ -390,10 +390,7 @@ impl Drop for Subscription {
     }
 }
 
-// No user code runs under a lock of this crate, so a panic leaves nothing broken behind a
-// reference.
-impl UnwindSafe for Subscription {}
-impl RefUnwindSafe for Subscription {}
+unwind::safe!(Subscription);
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

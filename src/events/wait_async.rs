@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -20,6 +19,7 @@ use crate::task::context;
 use crate::task::future_wait::FutureWait;
 use crate::task::wakers::WakerKey;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// A future that waits for the deliveries of an event. Made by `.await` of a [`Receipt`] or of a
 /// reference to one, in any runtime.
@@ -204,12 +204,8 @@ impl Drop for WaitForBusIdle {
     }
 }
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl UnwindSafe for WaitForReceipt {}
-impl RefUnwindSafe for WaitForReceipt {}
-impl UnwindSafe for WaitForBusIdle {}
-impl RefUnwindSafe for WaitForBusIdle {}
+unwind::safe!(WaitForReceipt);
+unwind::safe!(WaitForBusIdle);
 
 impl fmt::Debug for WaitForBusIdle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

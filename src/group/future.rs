@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,6 +11,7 @@ use super::result::TaskResult;
 use super::state::GroupInner;
 use super::task_group::TaskGroup;
 use super::wait::WaitResult;
+use crate::unwind;
 
 /// A future that waits for a group. Made by `.await` of a [`TaskGroup`], in any runtime.
 ///
@@ -75,10 +75,7 @@ impl<R: TaskResult> Future for WaitForGroup<R> {
 // No field is ever pinned.
 impl<R: TaskResult> Unpin for WaitForGroup<R> {}
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl<R: TaskResult> UnwindSafe for WaitForGroup<R> {}
-impl<R: TaskResult> RefUnwindSafe for WaitForGroup<R> {}
+unwind::safe!(WaitForGroup<R>, R: TaskResult);
 
 impl<R: TaskResult> fmt::Debug for WaitForGroup<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

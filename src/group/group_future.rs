@@ -1,7 +1,6 @@
 //! The common part of the futures that own a group and wait for it.
 
 use std::future::Future;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,6 +9,7 @@ use super::result::TaskResult;
 use super::state::WouldDeadlock;
 use super::task_group::TaskGroup;
 use crate::error::GroupError;
+use crate::unwind;
 
 /// A future that owns a group, waits for it by `poll`, and drops the group when it is ready.
 pub(super) struct GroupFuture<R: TaskResult, P> {
@@ -56,10 +56,7 @@ impl<R: TaskResult, T, P: FnMut(&mut GroupWait<R>, &Context<'_>) -> Poll<T>> Fut
 // No field is ever pinned.
 impl<R: TaskResult, P> Unpin for GroupFuture<R, P> {}
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl<R: TaskResult, P> UnwindSafe for GroupFuture<R, P> {}
-impl<R: TaskResult, P> RefUnwindSafe for GroupFuture<R, P> {}
+unwind::safe!(GroupFuture<R, P>, R: TaskResult, P);
 
 /// Returns the error of a wait that would never end.
 pub(super) fn refused<T, E>(error: WouldDeadlock) -> Result<T, GroupError<E>> {

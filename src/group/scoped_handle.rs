@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::result::TaskResult;
@@ -227,10 +227,7 @@ impl<T> Drop for ScopedHandle<'_, T> {
     }
 }
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl<T> UnwindSafe for ScopedHandle<'_, T> {}
-impl<T> RefUnwindSafe for ScopedHandle<'_, T> {}
+unwind::safe!(ScopedHandle<'_, T>, T);
 
 impl<T> fmt::Debug for ScopedHandle<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! A handle that adds tasks to a group from elsewhere, such as from its own tasks.
 
 use std::fmt;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 
 use super::adder::Adder;
 use super::body::Body;
@@ -11,6 +11,7 @@ use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, Refuser, TrySubmitError};
 use crate::sync::Arc;
+use crate::unwind;
 
 /// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
 /// group's own tasks.
@@ -145,10 +146,7 @@ impl<R: TaskResult> Clone for Spawner<R> {
     }
 }
 
-// User code never panics under a lock of this crate, so no broken state can be seen through a
-// reference.
-impl<R: TaskResult> UnwindSafe for Spawner<R> {}
-impl<R: TaskResult> RefUnwindSafe for Spawner<R> {}
+unwind::safe!(Spawner<R>, R: TaskResult);
 
 impl<R: TaskResult> fmt::Debug for Spawner<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

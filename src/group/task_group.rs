@@ -1,7 +1,7 @@
 //! The public face of a group: settings, spawning and waiting.
 
 use std::fmt;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::body::{Body, Outcome};
@@ -17,6 +17,7 @@ use crate::priority::Priority;
 use crate::sync::{Arc, OnceLock};
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// A group of tasks that are waited for together and cancelled together. Returned by
 /// [`WorkerPool::group`].
@@ -424,9 +425,7 @@ impl<R: TaskResult, F: FnOnce() -> R + Send + 'static> Extend<F> for TaskGroup<R
     }
 }
 
-// No lock is held while user code may panic, so a reference never shows a broken state.
-impl<R: TaskResult> UnwindSafe for TaskGroup<R> {}
-impl<R: TaskResult> RefUnwindSafe for TaskGroup<R> {}
+unwind::safe!(TaskGroup<R>, R: TaskResult);
 
 impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
@@ -20,6 +20,7 @@ use crate::retry::RetryPolicy;
 use crate::sync::{Arc, thread_local};
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// A hook that is called with errors that no thread waits for. User code.
 pub(super) type ErrorHook = Arc<dyn Fn(CallError) + Send + Sync>;
@@ -365,10 +366,7 @@ impl Drop for DepthGuard {
     }
 }
 
-// User code never panics under a lock of this crate, so no broken state can be seen through a
-// reference.
-impl UnwindSafe for Caller {}
-impl RefUnwindSafe for Caller {}
+unwind::safe!(Caller);
 
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

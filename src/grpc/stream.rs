@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 
 use tonic::{Response, Status, Streaming};
 
@@ -18,6 +18,7 @@ use crate::pool::submit::WaitMode;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// # Streams
 impl Caller {
@@ -203,10 +204,7 @@ impl<T> Drop for MessageStream<T> {
     }
 }
 
-// User code never panics under a lock of this crate, so no broken state can be seen through a
-// reference.
-impl<T> UnwindSafe for MessageStream<T> {}
-impl<T> RefUnwindSafe for MessageStream<T> {}
+unwind::safe!(MessageStream<T>, T);
 
 impl<T> fmt::Debug for MessageStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

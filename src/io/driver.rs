@@ -13,7 +13,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::future_task::{FutureTask, OnOutput};
@@ -28,6 +28,7 @@ use crate::sync::Arc;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// How many futures one driver may have in flight.
 const MAX_IN_FLIGHT: usize = 1 << 20;
@@ -298,10 +299,7 @@ fn unchanged<Fut: Future>(future: Fut) -> (Fut, Unchanged<Fut::Output>) {
     (future, OnOutput { f: |output| output, on_worker: None, outcome_of: |_| TaskOutcome::Succeeded })
 }
 
-// User code never panics under a lock of this crate, so no broken state can be seen through a
-// reference.
-impl UnwindSafe for Driver {}
-impl RefUnwindSafe for Driver {}
+unwind::safe!(Driver);
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::body::{KeyedBody, Once};
@@ -18,6 +18,7 @@ use crate::task::closure::Closure;
 use crate::task::handle::JoinHandle;
 use crate::task::waits::Refused;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// An executor that runs the tasks of one key one at a time, in the order of submission. Tasks of
 /// different keys run in parallel on the workers of the pool.
@@ -387,10 +388,7 @@ impl<K> Clone for KeyedExecutor<K> {
     }
 }
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl<K> UnwindSafe for KeyedExecutor<K> {}
-impl<K> RefUnwindSafe for KeyedExecutor<K> {}
+unwind::safe!(KeyedExecutor<K>, K);
 
 impl<K> fmt::Debug for KeyedExecutor<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -19,6 +18,7 @@ use crate::task::future_wait::FutureWait;
 use crate::task::idle;
 use crate::task::wakers::WakerKey;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// # From async code
 impl WorkerPool {
@@ -116,12 +116,8 @@ impl Drop for WaitForIdle {
     }
 }
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl UnwindSafe for WaitForIdle {}
-impl RefUnwindSafe for WaitForIdle {}
-impl UnwindSafe for WaitForShutdown {}
-impl RefUnwindSafe for WaitForShutdown {}
+unwind::safe!(WaitForIdle);
+unwind::safe!(WaitForShutdown);
 
 impl fmt::Debug for WaitForIdle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,6 @@
 //! 3. A worker that leaves drops its values after its stop hook, and makes none from then on.
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::inbox::{Inbox, LocalId, Mail};
 use super::inner::PoolInner;
@@ -207,8 +206,7 @@ impl<T> Drop for LocalInner<T> {
 }
 
 // A value that a panic leaves half changed is dropped, so a reference never shows a broken state.
-impl<T> UnwindSafe for WorkerLocal<T> {}
-impl<T> RefUnwindSafe for WorkerLocal<T> {}
+unwind::safe!(WorkerLocal<T>, T);
 
 impl<T> fmt::Debug for WorkerLocal<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,6 @@
 //! own file.
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use super::inner::PoolInner;
@@ -21,6 +20,7 @@ use crate::task::context;
 use crate::task::idle;
 use crate::task::waits::Refused;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// A pool of worker threads with one bounded queue.
 ///
@@ -335,12 +335,8 @@ impl WorkerPool {
     }
 }
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl UnwindSafe for WorkerPool {}
-impl RefUnwindSafe for WorkerPool {}
-impl UnwindSafe for WeakWorkerPool {}
-impl RefUnwindSafe for WeakWorkerPool {}
+unwind::safe!(WorkerPool);
+unwind::safe!(WeakWorkerPool);
 
 impl Drop for Owner {
     fn drop(&mut self) {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use crate::nesting;
 use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// An owned permission to join one task. Returned by
 /// [`WorkerPool::spawn`](crate::WorkerPool::spawn) and related methods.
@@ -298,10 +298,7 @@ impl<T> Drop for JoinHandle<T> {
     }
 }
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken
-// state.
-impl<T> UnwindSafe for JoinHandle<T> {}
-impl<T> RefUnwindSafe for JoinHandle<T> {}
+unwind::safe!(JoinHandle<T>, T);
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,13 +1,13 @@
 //! The handle of a timer.
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use crate::error::CancelReason;
 use crate::sync::Arc;
 use crate::task::executor::Executor;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Task;
+use crate::unwind;
 
 /// A handle that cancels a timer.
 ///
@@ -88,9 +88,7 @@ impl TimerHandle {
     }
 }
 
-// No panic happens under a lock of this crate, so no broken state can be seen through a reference.
-impl UnwindSafe for TimerHandle {}
-impl RefUnwindSafe for TimerHandle {}
+unwind::safe!(TimerHandle);
 
 impl fmt::Debug for TimerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

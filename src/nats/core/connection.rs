@@ -1,7 +1,6 @@
 //! A connection to a server, shared by publishers, subscriptions and workers.
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use async_nats::{HeaderMap, Request};
 
@@ -13,6 +12,7 @@ use crate::nats::headers::{self, Headers};
 use crate::nats::payload::Encode;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// A connection to a NATS server or cluster. Clones share it.
 ///
@@ -159,10 +159,7 @@ impl Connection {
     }
 }
 
-// No panic happens while a lock of this crate is held, so no broken state can be observed through a
-// reference.
-impl UnwindSafe for Connection {}
-impl RefUnwindSafe for Connection {}
+unwind::safe!(Connection);
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,13 +1,13 @@
 //! The part of a connection that only publishes.
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::connection::Connection;
 use super::message::Message;
 use crate::nats::error::PublishError;
 use crate::nats::headers::Headers;
 use crate::nats::payload::Encode;
+use crate::unwind;
 
 /// A publisher of messages, at most once, and of requests. Returned by [`Connection::publisher`].
 /// Clones share the connection, and own it.
@@ -101,10 +101,7 @@ impl Connection {
     }
 }
 
-// No panic happens while a lock of this crate is held, so no broken state can be observed through a
-// reference.
-impl UnwindSafe for Publisher {}
-impl RefUnwindSafe for Publisher {}
+unwind::safe!(Publisher);
 
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,6 @@ pub(crate) mod plan;
 pub(crate) mod status;
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -24,6 +23,7 @@ use crate::nats::core::connection::Connection;
 use crate::nats::core::inner::{ConnectionInner, WaitError};
 use crate::nats::error::QueueError;
 use crate::sync::Arc;
+use crate::unwind;
 
 /// The default time for which an id is remembered, which is the server's own default.
 const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -319,10 +319,7 @@ impl From<WaitError> for QueueError {
     }
 }
 
-// No panic happens while a lock of this crate is held, so no broken state can be observed through a
-// reference.
-impl UnwindSafe for JobQueue {}
-impl RefUnwindSafe for JobQueue {}
+unwind::safe!(JobQueue);
 
 impl fmt::Debug for JobQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -29,7 +29,7 @@ pub(crate) mod unreadable;
 pub(crate) mod run;
 
 use std::fmt;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::Location;
 
 use self::ack::Acker;
 use self::command::Command;
@@ -51,6 +51,7 @@ use crate::retry::RetryPolicy;
 use crate::sync::Arc;
 use crate::task::context;
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// A worker that runs the jobs of a [`JobQueue`](crate::nats::JobQueue) with a handler on a pool.
 /// Built by [`Worker::builder`]. Clones share one worker.
@@ -254,10 +255,7 @@ impl<E> Clone for Worker<E> {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a
-// reference.
-impl<E> UnwindSafe for Worker<E> {}
-impl<E> RefUnwindSafe for Worker<E> {}
+unwind::safe!(Worker<E>, E);
 
 impl<E> fmt::Debug for Worker<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -93,9 +93,9 @@ impl Drop for EndsRun<'_> {
 }
 
 /// Works off what is there, by a worker of the same name, and returns the numbers of the attempts.
-fn attempts_of_the_rest(queue: &JobQueue) -> Vec<u32> {
+fn attempts_of_the_rest(queue: &JobQueue, ack_wait: Duration) -> Vec<u32> {
     let (pool, seen) = (pool(1), Arc::new(Mutex::new(Vec::new())));
-    let worker = Worker::<String>::builder(queue, "worker").ack_wait(AGES).build().unwrap();
+    let worker = Worker::<String>::builder(queue, "worker").ack_wait(ack_wait).build().unwrap();
     let note = {
         let seen = Arc::clone(&seen);
         move |job: &Job| {
@@ -168,31 +168,42 @@ fn with_the_clients_channel_full_clearing_finished_jobs_fails_in_its_time() {
     server.signal("CONT");
 }
 
-/// A proxy that can lose the answers to acknowledgements: the only messages without a byte.
+/// A proxy between a client and its server.
 struct Proxy {
     port: u16,
-    loses_answers: Arc<AtomicBool>,
+    faults: Arc<Faults>,
+}
+
+/// What a proxy does to the messages of the server.
+#[derive(Default)]
+struct Faults {
+    /// Loses the answers to acknowledgements: the only messages without a byte.
+    loses_answers: AtomicBool,
+    /// Loses everything.
+    is_mute: AtomicBool,
+    /// Is slow.
+    is_slow: AtomicBool,
 }
 
 impl Proxy {
     fn of(server: &Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, target) = (listener.local_addr().unwrap().port(), server.port);
-        let loses_answers = Arc::new(AtomicBool::new(false));
-        let loses = Arc::clone(&loses_answers);
+        let proxy = Self { port, faults: Arc::default() };
+        let faults = Arc::clone(&proxy.faults);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
                 let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 thread::spawn(move || std::io::copy(&mut up, &mut down));
-                let loses = Arc::clone(&loses);
-                thread::spawn(move || Self::pass(server, client, &loses));
+                let faults = Arc::clone(&faults);
+                thread::spawn(move || Self::pass(server, client, &faults));
             }
         });
-        Self { port, loses_answers }
+        proxy
     }
 
-    fn pass(server: TcpStream, mut client: TcpStream, loses_answers: &AtomicBool) -> Option<()> {
+    fn pass(server: TcpStream, mut client: TcpStream, faults: &Faults) -> Option<()> {
         let mut server = BufReader::new(server);
         loop {
             let mut frame = Vec::new();
@@ -206,25 +217,29 @@ impl Proxy {
                 frame.extend(rest);
                 is_answer = line.starts_with("MSG ") && length == 0;
             }
-            if !is_answer || !loses_answers.load(Ordering::SeqCst) {
+            if faults.is_slow.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(100));
+            }
+            let is_lost = is_answer && faults.loses_answers.load(Ordering::SeqCst);
+            if !is_lost && !faults.is_mute.load(Ordering::SeqCst) {
                 client.write_all(&frame).ok()?;
             }
         }
     }
 
     fn lose_answers(&self, loses: bool) {
-        self.loses_answers.store(loses, Ordering::SeqCst);
+        self.faults.loses_answers.store(loses, Ordering::SeqCst);
     }
 }
 
 /// One slot and two jobs: the first is done and its acknowledgement never answered, the second has come.
-fn with_a_job_in_the_line(body: impl FnOnce(&Proxy, &Worker<String>, &Held, &JobQueue)) {
+fn with_a_job_in_the_line(ack_wait: Duration, body: impl FnOnce(&Proxy, &Worker<String>, &Held, &JobQueue)) {
     let Some(server) = Server::start() else { return };
     let (proxy, keeper, pool) = (Proxy::of(&server), pool(1), pool(1));
     let direct = queue(&server.connect(&keeper));
     let connection =
         Connection::builder(format!("127.0.0.1:{}", proxy.port)).timeout(3 * SHORT).connect(&pool).unwrap();
-    let worker = Worker::<String>::builder(&queue(&connection), "worker").ack_wait(AGES).build().unwrap();
+    let worker = Worker::<String>::builder(&queue(&connection), "worker").ack_wait(ack_wait).build().unwrap();
     enqueue(&direct, 2);
     let held = Held::new();
     proxy.lose_answers(true);
@@ -232,6 +247,8 @@ fn with_a_job_in_the_line(body: impl FnOnce(&Proxy, &Worker<String>, &Held, &Job
         let _ends = EndsRun(&worker, Some(&held));
         let run = scope.spawn(|| worker.run(&pool, held.handler()).unwrap());
         wait_until("the first runs", || held.begun() == 1);
+        // So the second comes some time after the outcome of the first is known.
+        proxy.faults.is_slow.store(true, Ordering::SeqCst);
         held.end(1);
         wait_until("the second has come", || worker.metrics().jobs_delivered == 2);
         wait_until("the server has taken the first", || direct.len().unwrap() == 1);
@@ -245,27 +262,40 @@ fn with_a_job_in_the_line(body: impl FnOnce(&Proxy, &Worker<String>, &Held, &Job
 /// Fault 252.
 #[test]
 fn the_next_job_is_asked_for_with_the_acknowledgement_and_a_drain_gives_it_back_unrun() {
-    with_a_job_in_the_line(|proxy, worker, held, queue| {
+    with_a_job_in_the_line(AGES, |proxy, worker, held, queue| {
         worker.drain();
         let direct = || queue.len().unwrap() == 1;
         wait_until("it is still stored", direct);
         proxy.lose_answers(false);
         wait_until("it is given back", || worker.metrics().jobs_returned == 1);
         assert_eq!(held.begun(), 1);
-        assert_eq!(attempts_of_the_rest(queue), [1]);
+        assert_eq!(attempts_of_the_rest(queue, AGES), [1]);
     });
 }
 
 /// Fault 253.
 #[test]
 fn an_acknowledgement_without_an_answer_is_sent_again_and_then_the_job_behind_it_runs_once() {
-    with_a_job_in_the_line(|proxy, worker, held, queue| {
+    with_a_job_in_the_line(AGES, |proxy, worker, held, queue| {
         proxy.lose_answers(false);
         wait_until("the second runs", || held.begun() == 2);
         held.end(1);
         wait_until("both are done", || worker.metrics().jobs_acked == 2 && queue.is_empty().unwrap());
         let metrics = worker.metrics();
         assert_eq!((held.begun(), metrics.jobs_in_flight_max, metrics.outcomes_lost), (2, 1, 0));
+    });
+}
+
+/// Fault 558.
+#[test]
+fn a_job_that_has_waited_until_the_server_is_about_to_give_it_to_another_worker_does_not_begin() {
+    let ack_wait = 3 * SHORT;
+    with_a_job_in_the_line(ack_wait, |proxy, worker, held, queue| {
+        proxy.faults.is_mute.store(true, Ordering::SeqCst);
+        wait_until("the outcome of the first is given up, so there is a slot", || worker.metrics().outcomes_lost == 1);
+        wait_until("the second is given up, too", || worker.metrics().jobs_in_flight == 0);
+        assert_eq!(attempts_of_the_rest(queue, ack_wait).len(), 1);
+        assert_eq!(held.begun(), 1);
     });
 }
 

@@ -376,10 +376,12 @@ impl InFlight {
         due
     }
 
-    /// Returns `true` if the server has given up this delivery: it has heard nothing of it for
-    /// `ack_wait`.
+    /// Returns `true` if a delivery must not begin, because the server has given it up or is about
+    /// to: the server has heard nothing of it for two thirds of `ack_wait`, in which two heartbeats
+    /// are due. The job would run here, and again elsewhere.
     pub(crate) fn is_expired(&self, number: u64, ack_wait: Duration, now: Instant) -> bool {
-        self.jobs.get(&number).is_some_and(|job| now.saturating_duration_since(job.alive_at) > ack_wait)
+        let limit = ack_wait - ack_wait / 3;
+        self.jobs.get(&number).is_some_and(|job| now.saturating_duration_since(job.alive_at) > limit)
     }
 
     /// Notes that heartbeats are sent.

@@ -100,12 +100,13 @@ fn a_delivery_of_a_job_that_has_ended_is_an_attempt_unless_it_is_done() {
 }
 
 #[test]
-fn a_delivery_is_given_up_by_the_server_when_it_hears_nothing_of_it_for_too_long() {
+fn a_delivery_expires_when_the_server_has_heard_nothing_of_it_for_two_thirds_of_the_ack_wait() {
     let mut in_flight = InFlight::new(Some(PERIOD), None);
     let number = hold(&mut in_flight);
     let later = Instant::now() + 4 * PERIOD;
     assert!(in_flight.is_expired(number, 3 * PERIOD, later));
-    assert!(!in_flight.is_expired(number, 5 * PERIOD, later));
+    assert!(in_flight.is_expired(number, 5 * PERIOD, later));
+    assert!(!in_flight.is_expired(number, 7 * PERIOD, later));
     assert!(!in_flight.is_expired(number + 1, PERIOD, later), "it is not there");
     in_flight.note_heartbeats(&[number]);
     assert!(!in_flight.is_expired(number, 3 * PERIOD, Instant::now()));

@@ -24,7 +24,6 @@ use std::mem;
 use std::time::Duration;
 
 use super::batch_handler::{BatchError, BatchHandler, BatchResults};
-use super::deliver::QUANTUM;
 use super::delivery::PendingDelivery;
 use super::handler::BoxError;
 use super::mailbox::{Budget, EndTimer, Linger, Mailbox, State};
@@ -67,7 +66,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let (mut state, mut taken) = (self.state.lock(), 0);
         loop {
             let is_over = match budget {
-                Budget::Quantum => taken >= QUANTUM && self.inner.pool.queued() > state.tickets,
+                Budget::Quantum => state.tickets.is_quantum_over(taken, || self.inner.pool.queued()),
                 Budget::Deliveries(number) => taken >= number,
             };
             if is_over {
@@ -131,7 +130,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     fn end_linger(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if self.can_run(&state) {
-            state.runners += 1;
+            state.tickets.start_runner();
             drop(state);
             self.run(Budget::Quantum);
         }

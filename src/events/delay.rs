@@ -87,8 +87,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             self.cancel_deliveries([delivery], reason);
         } else {
             state.queue.push_front(delivery);
-            if state.runners < self.limit() {
-                state.runners += 1;
+            if state.tickets.runners() < self.limit() {
+                state.tickets.start_runner();
                 drop(state);
                 self.run(Budget::Quantum);
             }

@@ -21,10 +21,6 @@ use crate::task::job::TicketHolder;
 use crate::task::wakers::Wakers;
 use crate::unwind;
 
-/// How many deliveries a runner makes before it yields to waiting jobs other than tickets of its
-/// own subscription.
-pub(super) const QUANTUM: usize = 16;
-
 /// The result of one call of a handler; an error comes with its class. `None` if the handler was
 /// not called because the subscription is closed; see rule 5.
 type CallResult = Option<Result<(), (BoxError, ErrorClass)>>;
@@ -62,7 +58,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Returns `true` if a runner that has taken `taken` deliveries goes no further.
     pub(super) fn is_over(&self, budget: Budget, taken: usize, state: &State<E>) -> bool {
         match budget {
-            Budget::Quantum => taken % QUANTUM == QUANTUM - 1 && self.inner.pool.queued() > state.tickets,
+            Budget::Quantum => state.tickets.is_quantum_over(taken, || self.inner.pool.queued()),
             Budget::Deliveries(number) => taken >= number,
         }
     }
@@ -80,7 +76,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return self.refuse(delivery, outcome);
         };
         let result = self.exhaust_if_once(&mut state);
-        state.runners += 1;
+        state.tickets.start_runner();
         drop(state);
         self.as_member(|counters| {
             let (Delivered::Ended | Delivered::Delayed) = self.deliver(counters, delivery, handler);
@@ -99,8 +95,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Ends a runner.
     pub(super) fn stop_runner(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
-        state.runners -= 1;
-        if state.runners == 0 && state.closed.is_some() {
+        state.tickets.stop_runner();
+        if state.tickets.runners() == 0 && state.closed.is_some() {
             self.stopped.notify_all();
         }
         self.send_ticket_if_needed(state);
@@ -222,12 +218,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 impl<E: Send + Sync + 'static> TicketHolder for Mailbox<E> {
     fn run_ticket(self: Arc<Self>) {
         let mut state = self.state.lock();
-        state.tickets -= 1;
+        state.tickets.take();
         // A ticket may come late. A runner without deliveries would be seen by `unsubscribe`.
         if !self.can_run(&state) {
             return;
         }
-        state.runners += 1;
+        state.tickets.start_runner();
         drop(state);
         self.run(Budget::Quantum);
     }

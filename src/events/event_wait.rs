@@ -110,7 +110,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             self.run_takeable(state);
             return Help::Helped;
         }
-        if state.runners >= self.limit() {
+        if state.tickets.runners() >= self.limit() {
             let is_deadlock = context::is_member_of(self.group) && state.may_wait(item);
             return if is_deadlock { Help::Deadlock } else { Help::Later(Deadline::NEVER) };
         }
@@ -126,7 +126,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Makes deliveries as one more runner; at most those that can be taken now.
     fn run_takeable(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
         let number = self.takeable(&state);
-        state.runners += 1;
+        state.tickets.start_runner();
         drop(state);
         self.run(Budget::Deliveries(number));
     }
@@ -135,9 +135,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn report_runner_needs(&self, state: &State<E>, needs: &mut Needs) {
         self.report_work(state, needs);
         match self.limit() {
-            _ if state.runners == 0 => {}
+            _ if state.tickets.runners() == 0 => {}
             1 => needs.end_of(self.group),
-            limit if state.runners >= limit && state.closed.is_none() => needs.end_of_any(self.group, state.runners),
+            limit if state.tickets.runners() >= limit && state.closed.is_none() => {
+                needs.end_of_any(self.group, state.tickets.runners());
+            }
             _ => needs.possible_end_of(self.group),
         }
     }
@@ -145,7 +147,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Reports whether there is work for a worker, or when there will be.
     pub(super) fn report_work(&self, state: &State<E>, needs: &mut Needs) {
         needs.worker |= self.can_run(state);
-        if state.runners < self.limit() {
+        if state.tickets.runners() < self.limit() {
             let due = state.delayed.first_key_value().map(|(&(due, _), _)| due);
             let linger = state.linger.as_ref().filter(|_| due.is_none()).map(|linger| linger.due);
             due.or(linger).into_iter().for_each(|due| self.report_due(due, needs));
@@ -166,7 +168,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let state = self.state.lock();
         if self.can_run(&state) {
             self.run_takeable(state);
-        } else if state.runners < self.limit() {
+        } else if state.tickets.runners() < self.limit() {
             drop(state);
             let _ = self.requeue_due(self.inner.pool.timers.clock().now());
         }

@@ -23,9 +23,9 @@
 //! Rules:
 //! 1. All changes of the state are made under its lock. Handlers, events, hooks and observers are
 //!    called and dropped outside of it.
-//! 2. While a delivery can be taken, there is a ticket on its way or a runner at work. There are
-//!    more of them while there are fewer than can be at work: the limit or the number of workers,
-//!    whichever is less.
+//! 2. While a delivery can be taken, there is a ticket on its way or a runner at work, by the rules
+//!    of `task::tickets`. As many runners can be at work as the limit allows and the pool has
+//!    workers.
 //! 3. Runners never exceed the limit. An ordered subscription has a limit of one; while one of its
 //!    deliveries is delayed, none can be taken, so later deliveries wait. In other subscriptions a
 //!    delayed delivery frees its runner.
@@ -92,6 +92,7 @@ use crate::priority::Priority;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 use crate::task::context::{self, GroupId};
+use crate::task::tickets::Tickets;
 use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
 use crate::timer::heap::TimerKey;
@@ -183,10 +184,8 @@ pub(super) struct State<E> {
     pub(super) exhausted: bool,
     /// Why no more deliveries are started; `None` while the subscription is open.
     pub(super) closed: Option<CancelReason>,
-    /// How many tickets are on their way.
-    pub(super) tickets: usize,
-    /// How many threads make deliveries.
-    pub(super) runners: usize,
+    /// The tickets, and the threads that make deliveries.
+    pub(super) tickets: Tickets,
     /// How many publishers wait for any room.
     pub(super) room_waiters: usize,
     /// How many publishers wait for the low-water mark; each for a short time.
@@ -316,12 +315,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Keeps rule 2 after a change that may have broken it. Returns `true` if it sent a ticket.
     pub(super) fn send_ticket_if_needed(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) -> bool {
-        let useful = self.limit().min(self.inner.pool.workers.target());
-        let active = state.tickets + state.runners;
-        let needed = active < useful && active < state.runners + self.takeable(&state);
-        if needed {
-            state.tickets += 1;
-        }
+        let most = self.limit().min(self.inner.pool.workers.target());
+        let takeable = self.takeable(&state);
+        let needed = state.tickets.count_if_needed(takeable, most);
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
@@ -351,7 +347,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Returns `true` if one more runner is allowed and would find a delivery to take.
     pub(super) fn can_run(&self, state: &State<E>) -> bool {
-        state.runners < self.limit() && self.takeable(state) > 0
+        state.tickets.runners() < self.limit() && self.takeable(state) > 0
     }
 
     /// Notifies publishers after a delivery has left the mailbox. Returns the futures among them,
@@ -400,8 +396,7 @@ impl<E> State<E> {
             linger: None,
             exhausted: false,
             closed: None,
-            tickets: 0,
-            runners: 0,
+            tickets: Tickets::default(),
             room_waiters: 0,
             low_water_waiters: 0,
             watches: Watches::default(),

@@ -17,7 +17,7 @@ impl<E: Send + Sync + 'static> AnyMailbox for Mailbox<E> {
         self.report_work(&state, needs);
         match state.queue.by_key() {
             Some(queues) => queues.running.iter().for_each(|name| needs.end_of(name.group())),
-            None if state.runners > 0 => needs.end_of(self.group),
+            None if state.tickets.runners() > 0 => needs.end_of(self.group),
             None => {}
         }
     }
@@ -31,7 +31,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Waits until a closed subscription has no runner. Does not wait for tasks on this stack, nor
     /// for what was left behind. Returns `true` if there is no runner.
     pub(super) fn wait_stopped(self: &Arc<Self>) -> bool {
-        let is_stopped = || self.state.lock().runners == 0;
+        let is_stopped = || self.state.lock().tickets.runners() == 0;
         if is_stopped() || context::is_inside(self.inner.pool.id()) {
             return is_stopped();
         }
@@ -57,7 +57,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
         let mut state = self.state.lock();
         loop {
-            if state.runners == 0 || self.inner.is_left_behind() {
+            if state.tickets.runners() == 0 || self.inner.is_left_behind() {
                 return true;
             }
             if is_notified() || deadline.is_past() {

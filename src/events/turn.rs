@@ -103,7 +103,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let (key, group) = (name.id(), name.group());
         match queues.busy(key) {
             None => {
-                state.runners += 1;
+                state.tickets.start_runner();
                 self.run_turns(state, Budget::Deliveries(1), Some(key));
                 Help::Helped
             }
@@ -146,7 +146,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if !self.can_run(&state) || !key.is_none_or(is_ready) {
             return false;
         }
-        state.runners += 1;
+        state.tickets.start_runner();
         if let Some(key) = key {
             self.run_turns(state, Budget::Deliveries(1), Some(key));
         } else {

@@ -153,7 +153,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Reports when a worker can help with the delayed tasks.
     pub(super) fn report_delayed(&self, state: &State<R>, needs: &mut Needs) {
-        if state.runners < self.settings.limit
+        if state.tickets.runners() < self.settings.limit
             && let Some(due) = state.next_due()
         {
             if due <= self.pool.timers.clock().now() {

@@ -42,12 +42,14 @@ impl<R: TaskResult> GroupInner<R> {
         if position.depth >= context::MAX_HELP_DEPTH {
             return Turn::TooDeep;
         }
-        if !position.is_member && state.runners >= self.settings.limit {
+        if !position.is_member && state.tickets.runners() >= self.settings.limit {
             return Turn::AtLimit;
         }
         let Some(task) = state.unstarted.take(index) else { return Turn::Started };
         state.running.push_back(index);
-        state.runners += usize::from(!position.is_member);
+        if !position.is_member {
+            state.tickets.start_runner();
+        }
         self.notify_room(&mut state);
         drop(state);
         self.run_inline(task, !position.is_member);
@@ -91,7 +93,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Returns `true` if a task has not started and may start now.
     pub(super) fn may_start(&self, state: &State<R>, index: usize) -> bool {
-        state.runners < self.settings.limit && state.is_unstarted(index)
+        state.tickets.runners() < self.settings.limit && state.is_unstarted(index)
     }
 }
 

@@ -18,10 +18,6 @@ use crate::task::job::TicketHolder;
 use crate::task::wakers::Wakers;
 use crate::unwind;
 
-/// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
-/// group.
-const QUANTUM: usize = 16;
-
 /// How long a runner goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Budget {
@@ -50,7 +46,7 @@ impl<R: TaskResult> GroupInner<R> {
         budget: Budget,
         should_stop: impl Fn(&State<R>) -> bool,
     ) -> MutexGuard<'a, State<R>> {
-        state.runners += 1;
+        state.tickets.start_runner();
         let mut batch = Batch { budget, taken: 0, held: None };
         loop {
             state = self.as_member(|counters| self.run_batch(counters, state, &mut batch, &should_stop));
@@ -81,7 +77,7 @@ impl<R: TaskResult> GroupInner<R> {
     ) -> MutexGuard<'a, State<R>> {
         loop {
             let is_over =
-                batch.budget == Budget::Quantum && batch.taken >= QUANTUM && self.pool.queued() > state.tickets;
+                batch.budget == Budget::Quantum && state.tickets.is_quantum_over(batch.taken, || self.pool.queued());
             let next = if is_over || should_stop(&state) {
                 None
             } else {
@@ -162,7 +158,7 @@ impl<R: TaskResult> GroupInner<R> {
         self: &'a Arc<Self>,
         mut state: MutexGuard<'a, State<R>>,
     ) -> MutexGuard<'a, State<R>> {
-        state.runners -= 1;
+        state.tickets.stop_runner();
         if state.unstarted.is_empty() {
             return state;
         }
@@ -314,8 +310,8 @@ impl<R: TaskResult> TicketHolder for GroupInner<R> {
     fn run_ticket(self: Arc<Self>) {
         self.close_if_cancelled();
         let mut state = self.state.lock();
-        state.tickets -= 1;
-        if state.runners < self.settings.limit {
+        state.tickets.take();
+        if state.tickets.runners() < self.settings.limit {
             drop(self.run_unstarted(state, Budget::Quantum, |_| false));
         }
     }

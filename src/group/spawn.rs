@@ -260,7 +260,7 @@ impl<R: TaskResult> GroupInner<R> {
                 state = self.state.lock();
                 continue;
             }
-            if position.is_worker && state.runners < self.settings.limit {
+            if position.is_worker && state.tickets.runners() < self.settings.limit {
                 state = self
                     .run_unstarted(state, Budget::Unlimited, |state| state.unstarted.len() < self.settings.capacity);
             } else {

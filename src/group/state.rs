@@ -16,14 +16,12 @@
 //! Rules:
 //! 1. All changes of the state are made under the group's lock. Closures and outcomes are called
 //!    and dropped outside of it.
-//! 2. While the group has unstarted tasks, it has a ticket on its way or a runner at work. A thread
-//!    that adds a task sends a ticket if there are fewer tickets and runners than can be at work:
-//!    the limit or the number of workers, whichever is less. A runner that stops before the queue
-//!    is empty does the same, and so does a pool that has got more workers.
+//! 2. While the group has unstarted tasks, it has a ticket on its way or a runner at work, by the
+//!    rules of `task::tickets`. As many runners can be at work as the limit allows and the pool has
+//!    workers.
 //! 3. Runners never exceed the limit. A ticket that a worker takes when they have reached it is
 //!    void: by rule 2 it is not needed.
-//! 4. A runner yields its worker after a quantum if the pool's queue holds jobs other than tickets
-//!    of its group.
+//! 4. A runner with a ticket yields its worker after a quantum.
 //! 5. A task counts as done when nothing of it is left: its closure is consumed or dropped, its
 //!    outcome is recorded, and the cancellation that it caused is finished. So a thread that finds
 //!    all tasks done finds no borrow alive. (`scope` is sound because of this rule.) Until then the
@@ -88,6 +86,7 @@ use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
 use crate::task::context::{self, GroupId};
+use crate::task::tickets::Tickets;
 use crate::task::waits::Refused;
 #[cfg(feature = "retry")]
 use crate::{time::deadline::Deadline, timer::heap::TimerKey};
@@ -135,10 +134,9 @@ pub(super) struct State<R: TaskResult> {
     pub(super) total: usize,
     /// How many tasks are done; see rule 5.
     pub(super) done: usize,
-    /// How many tickets are on their way.
-    pub(super) tickets: usize,
-    /// How many threads run tasks of the group. Tasks that a member runs inline do not count.
-    pub(super) runners: usize,
+    /// The tickets, and the threads that run tasks of the group. Tasks that a member runs inline do
+    /// not count.
+    pub(super) tickets: Tickets,
     /// How many runners hold no task, because they wake futures before they take the next one.
     pub(super) pausing: usize,
     /// Why no more tasks are started; `None` while the group is open.
@@ -227,14 +225,12 @@ impl<R: TaskResult> GroupInner<R> {
         TaskOrigin { id, location, label: self.settings.label.as_ref() }
     }
 
-    /// Counts a ticket if rule 2 needs one after a change. Returns `true` if it did; the caller
-    /// then sends the ticket, without the lock.
+    /// Counts a ticket if one is needed after a change. Returns `true` if it did; the caller then
+    /// sends the ticket, without the lock.
     #[inline]
     pub(super) fn count_ticket_if_needed(&self, state: &mut State<R>) -> bool {
-        let useful = self.settings.limit.min(self.pool.workers.target());
-        let needed = state.tickets + state.runners < useful && state.tickets < state.unstarted.len();
-        state.tickets += usize::from(needed);
-        needed
+        let most = self.settings.limit.min(self.pool.workers.target());
+        state.tickets.count_if_needed(state.unstarted.len(), most)
     }
 
     /// Sends a counted ticket to the shard of the group's registration, because the group has tasks
@@ -255,7 +251,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Returns `true` if one more runner may start, and would find a task.
     #[inline]
     pub(super) fn can_run(&self, state: &State<R>) -> bool {
-        !state.unstarted.is_empty() && state.runners < self.settings.limit
+        !state.unstarted.is_empty() && state.tickets.runners() < self.settings.limit
     }
 
     /// Notifies the threads that wait for room that a task has left the queue.
@@ -312,8 +308,7 @@ impl<R: TaskResult> State<R> {
             running: SmallDeque::new(),
             total: 0,
             done: 0,
-            tickets: 0,
-            runners: 0,
+            tickets: Tickets::default(),
             pausing: 0,
             closed: None,
             abandoned: false,

@@ -46,8 +46,8 @@ fn wait_until(group: &Group, condition: impl Fn(&State<()>) -> bool) {
 /// Returns the counts of tickets, runners and waiters.
 fn count(group: &Group) -> [usize; 6] {
     let state = group.state.lock();
-    let State { tickets, runners, helpers, change_waiters, room_waiters, low_water_waiters, .. } = &*state;
-    [*tickets, *runners, *helpers, *change_waiters, *room_waiters, *low_water_waiters]
+    let State { tickets, helpers, change_waiters, room_waiters, low_water_waiters, .. } = &*state;
+    [tickets.sent(), tickets.runners(), *helpers, *change_waiters, *room_waiters, *low_water_waiters]
 }
 
 #[test]

@@ -193,8 +193,8 @@ impl<R: TaskResult> GroupInner<R> {
     #[inline]
     fn finish(self: &Arc<Self>, state: &mut State<R>) {
         state.closed.get_or_insert(CancelReason::Requested);
-        while state.tickets > 0 && self.pool.unpush_ticket(self, &self.registration, self.settings.priority) {
-            state.tickets -= 1;
+        while state.tickets.sent() > 0 && self.pool.unpush_ticket(self, &self.registration, self.settings.priority) {
+            state.tickets.take();
         }
     }
 

@@ -12,10 +12,6 @@ use crate::task::job::TicketHolder;
 use crate::task::waits;
 use crate::task::wakers::Wakers;
 
-/// How many turns a runner takes before it yields to waiting jobs other than tickets of its
-/// executor.
-const QUANTUM: usize = 16;
-
 impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// Takes turns as a runner that is already counted, until no key is ready or the quantum is
     /// used up.
@@ -29,11 +25,11 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
 
     /// Takes the next turn of a runner that has taken `taken` turns, or ends the runner.
     fn next_of_runner(&self, state: &mut State<K>, taken: usize) -> Option<Turn<K>> {
-        let is_over = taken >= QUANTUM && self.pool.queued() > state.tickets;
+        let is_over = state.tickets.is_quantum_over(taken, || self.pool.queued());
         let next = if is_over { None } else { state.next_turn() };
         match &next {
             Some(turn) => self.note_started(state, turn),
-            None => state.runners -= 1,
+            None => state.tickets.stop_runner(),
         }
         next
     }
@@ -151,8 +147,8 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
 impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
     fn run_ticket(self: Arc<Self>) {
         let mut state = self.state.lock();
-        state.tickets -= 1;
-        state.runners += 1;
+        state.tickets.take();
+        state.tickets.start_runner();
         drop(state);
         self.run();
     }

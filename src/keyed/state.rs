@@ -20,16 +20,14 @@
 //! Rules:
 //! 1. All changes of the state are made under its lock. Closures, outcomes and keys are called,
 //!    hashed, compared and dropped outside of it.
-//! 2. While a key is ready, there is a ticket on its way or a runner at work. Another ticket is
-//!    sent while there are fewer tickets than ready keys, and fewer tickets and runners than
-//!    workers.
+//! 2. While a key is ready, there is a ticket on its way or a runner at work, by the rules of
+//!    `task::tickets`. One task of each ready key can be taken.
 //! 3. Tasks of a key start in the order in which they were added, one at a time. A thread takes the
 //!    oldest task of a ready key, and the key is running from then on. The key is ready again only
 //!    when nothing of that task is left: its closure is consumed and its outcome handed over.
 //! 4. Keys take turns: a key that is ready again goes to the back of the ready queue. So while a
 //!    key waits in the ready queue, no other key gets two turns, except from helpers.
-//! 5. A runner yields its worker after a quantum if the pool's queue holds jobs other than tickets
-//!    of its executor.
+//! 5. A runner yields its worker after a quantum.
 //! 6. At most `capacity` tasks wait to start, and at most `capacity_per_key` of one key. A worker
 //!    of the pool never blocks for room, because it might block the task that makes it. It helps:
 //!    with the key that is full, or with the ready key whose turn is next. If it can do neither, it
@@ -78,6 +76,7 @@ use crate::priority::Priority;
 use crate::sync::{Arc, Condvar, Mutex, Weak};
 use crate::task::context::{self, GroupId};
 use crate::task::job::TicketHolder;
+use crate::task::tickets::Tickets;
 use crate::task::wakers::Wakers;
 #[cfg(feature = "retry")]
 use crate::{time::deadline::Deadline, timer::heap::TimerKey};
@@ -133,10 +132,8 @@ pub(super) struct State<K> {
     pub(super) moves: u64,
     /// How many tasks have no outcome yet.
     pub(super) unfinished: usize,
-    /// How many tickets are on their way.
-    pub(super) tickets: usize,
-    /// How many workers with a ticket are at work.
-    pub(super) runners: usize,
+    /// The tickets, and the workers with a ticket that are at work.
+    pub(super) tickets: Tickets,
     /// Whether the pool has cancelled what was queued; see rule 11.
     pub(super) closed: bool,
     /// How many threads wait for any room.
@@ -287,10 +284,7 @@ impl<K> KeyedInner<K> {
     /// Counts a ticket if rule 2 needs one after a change. Returns `true` if it did; the caller
     /// then sends the ticket, without the lock.
     pub(super) fn count_ticket_if_needed(&self, state: &mut State<K>) -> bool {
-        let active = state.tickets + state.runners;
-        let needed = state.tickets < state.turns.ready() && active < self.pool.workers.target();
-        state.tickets += usize::from(needed);
-        needed
+        state.tickets.count_if_needed(state.turns.ready(), self.pool.workers.target())
     }
 
     /// Collects the notifications that follow a change of this key, and counts a ticket.
@@ -343,8 +337,7 @@ impl<K> State<K> {
             delayed: BTreeSet::new(),
             moves: 0,
             unfinished: 0,
-            tickets: 0,
-            runners: 0,
+            tickets: Tickets::default(),
             closed: false,
             room_waiters: 0,
             low_water_waiters: 0,

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | the stream was made anew | the job was enqueued again, as it was not done when its stream was deleted | slots of all processes, and calls under way |
 //! | it was enqueued twice | its sequence is another, and a server ended between a failed call and its repetition | calls under way, for each end of a server |
-//! | a worker died | the process of the earlier run died within `ack_wait` after it | slots, for each death |
+//! | a worker died | the process of the earlier run died after it, before the outcome was confirmed or given up | slots, for each death |
 //! | a server was killed | the earlier run was before the kill, and the job was stored after it | slots of all processes, for each kill |
 //! | a server was killed or stopped | both runs were soon after it: a worker held the job meanwhile, and ran it when it was connected again | the same number |
 //! | a server was stopped | as for a kill | slots of all processes, for each stop |
@@ -31,8 +31,9 @@ use crate::record::{Record, Run};
 
 /// All jobs that can be in the slots of all processes.
 pub(crate) const IN_SLOTS: usize = jobs::SLOTS * PROCESSES;
-/// For how many milliseconds the outcome of a job may be on its way to the server.
-const UNCONFIRMED: u64 = jobs::ACK_WAIT.as_millis() as u64;
+/// For how many milliseconds the outcome of a job may be on its way: a worker sends it until
+/// `ack_wait` is over, and then still waits for the answer.
+const UNCONFIRMED: u64 = (jobs::ACK_WAIT.as_millis() + jobs::CALL_TIMEOUT.as_millis()) as u64;
 
 /// For how many milliseconds before its death a server may forget what it has confirmed. A server
 /// of 2.9 writes the state of a consumer ten times a second. In the drill it forgets half a second.

@@ -32,8 +32,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let delayed = mem::take(&mut state.delayed);
         self.stop_linger(&mut state);
         let handlers = (state.handler.take(), state.batch_handler.take());
-        self.room.notify_all();
-        self.low_water.notify_all();
+        self.room.wake_all();
         let (watches, futures) = (mem::take(&mut state.watches), state.futures.take());
         drop(state);
         watches.notify_all();

@@ -92,6 +92,7 @@ use crate::priority::Priority;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 use crate::task::context::{self, GroupId};
+use crate::task::room::{Room, RoomWaiters};
 use crate::task::tickets::Tickets;
 use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
@@ -114,10 +115,8 @@ pub(super) struct Mailbox<E> {
     pub(super) open: AtomicBool,
     /// Whether it is closed: a copy for runners that are about to call the handler.
     pub(super) closed: AtomicBool,
-    /// Notified when there is room, or the subscription is closed.
-    pub(super) room: Condvar,
-    /// Notified when half of the capacity is free, or the subscription is closed.
-    pub(super) low_water: Condvar,
+    /// Where publishers sleep until there is room, or the subscription is closed.
+    pub(super) room: Room,
     /// Notified when a closed subscription has no runner any more.
     pub(super) stopped: Condvar,
 }
@@ -186,10 +185,8 @@ pub(super) struct State<E> {
     pub(super) closed: Option<CancelReason>,
     /// The tickets, and the threads that make deliveries.
     pub(super) tickets: Tickets,
-    /// How many publishers wait for any room.
-    pub(super) room_waiters: usize,
-    /// How many publishers wait for the low-water mark; each for a short time.
-    pub(super) low_water_waiters: usize,
+    /// The publishers that wait for room.
+    pub(super) room_waiters: RoomWaiters,
     /// The watches of publishers that wait for room here and possibly in other mailboxes. Each is
     /// notified once.
     pub(super) watches: Watches,
@@ -286,8 +283,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             state: Mutex::new(State::new(handlers)),
             open: AtomicBool::new(true),
             closed: AtomicBool::new(false),
-            room: Condvar::new(),
-            low_water: Condvar::new(),
+            room: Room::new(),
             stopped: Condvar::new(),
         });
         let member: Arc<dyn AnyMailbox> = Arc::clone(&made) as _;
@@ -358,16 +354,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return self.notify_all_publishers(state);
         }
         state.watches.notify_first();
-        if state.room_waiters > 0 {
-            self.room.notify_one();
-        }
-        if state.low_water_waiters > 0 && state.occupied() <= self.settings.capacity / 2 {
-            self.low_water.notify_all();
-        }
+        let is_low = state.occupied() <= self.settings.capacity / 2;
+        self.room.notify_one(state.room_waiters, || is_low);
         if state.futures.len() == 0 {
             return None;
         }
-        let is_low = state.occupied() <= self.settings.capacity / 2;
         let free = self.settings.capacity.saturating_sub(state.occupied());
         Some(state.futures.take_oldest(if is_low { usize::MAX } else { free }))
     }
@@ -375,12 +366,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Notifies all publishers; see rule 10.
     fn notify_all_publishers(&self, state: &mut State<E>) -> Option<Wakers> {
         mem::take(&mut state.watches).notify_all();
-        if state.room_waiters > 0 {
-            self.room.notify_all();
-        }
-        if state.low_water_waiters > 0 {
-            self.low_water.notify_all();
-        }
+        self.room.notify_each(state.room_waiters, || true);
         (state.futures.len() > 0).then(|| state.futures.take())
     }
 }
@@ -397,8 +383,7 @@ impl<E> State<E> {
             exhausted: false,
             closed: None,
             tickets: Tickets::default(),
-            room_waiters: 0,
-            low_water_waiters: 0,
+            room_waiters: RoomWaiters::default(),
             watches: Watches::default(),
             futures: Wakers::default(),
             reserved: 0,

@@ -9,10 +9,8 @@
 //! - Any other thread leaves a *watch* in each mailbox of its held deliveries, and is notified by
 //!   each that has room.
 
-use std::mem;
 use std::panic::Location;
 use std::task::Waker;
-use std::time::Duration;
 
 use super::delivery::PendingDelivery;
 use super::envelope::Envelope;
@@ -25,12 +23,10 @@ use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
+use crate::task::room::RoomWait;
 use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
 use crate::unwind;
-
-/// How long a publisher waits for the low-water mark before it waits for any room.
-const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
 /// The result of posting an event to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,13 +217,13 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Puts a held delivery into the mailbox; waits for room or makes it, by rule 6.
     pub(super) fn put_blocking(self: &Arc<Self>, delivery: PendingDelivery<E>) -> PostResult {
-        let (mut delivery, mut first_wait) = (delivery, true);
+        let (mut delivery, mut wait) = (delivery, None);
         loop {
             let (state, held) = match self.put(delivery) {
                 Ok(result) => return result,
                 Err(full) => full,
             };
-            if !self.make_room(state, &held, mem::take(&mut first_wait)) {
+            if !self.make_room(state, &held, &mut wait) {
                 return self.refuse(held, Some(DeliveryOutcome::Refused));
             }
             delivery = held;
@@ -287,9 +283,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// see rule 6.
     fn make_room(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State<E>>,
+        state: MutexGuard<'_, State<E>>,
         held: &PendingDelivery<E>,
-        first_wait: bool,
+        wait: &mut Option<RoomWait>,
     ) -> bool {
         if context::is_worker_of(self.inner.pool.id()) {
             if context::depth() >= context::MAX_INLINE_DEPTH {
@@ -300,15 +296,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         } else if nesting::has_pending() {
             drop(state);
             nesting::call_pending();
-        } else if first_wait {
-            // Publisher and handler work in long turns instead of waking each other for each event.
-            state.low_water_waiters += 1;
-            state = self.low_water.wait_until(state, Deadline::after(LOW_WATER_WAIT).instant());
-            state.low_water_waiters -= 1;
         } else {
-            state.room_waiters += 1;
-            state = self.room.wait_until(state, None);
-            state.room_waiters -= 1;
+            let wait = *wait.get_or_insert_with(RoomWait::begin);
+            drop(self.room.sleep(state, wait, Deadline::NEVER, |state| &mut state.room_waiters));
         }
         true
     }

@@ -91,8 +91,7 @@ impl<R: TaskResult> GroupInner<R> {
         // ORDERING: Release pairs with the Acquire of `is_cancelled`; the token is made under the
         // same lock.
         self.cancelled.store(true, Ordering::Release);
-        self.low_water.notify_all();
-        self.room.notify_all();
+        self.room.wake_all();
         state.mark_room_pollers();
         #[cfg_attr(not(feature = "retry"), allow(unused_mut, reason = "only retried tasks are delayed"))]
         let mut unstarted = state.unstarted.take_all();

@@ -177,8 +177,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
         if for_room {
             // One of the waiters may be a worker that can run tasks itself.
-            self.low_water.notify_all();
-            self.room.notify_all();
+            self.room.wake_all();
             room.into_iter().for_each(Wakers::wake);
         }
         self.state.lock()

@@ -1,7 +1,7 @@
 //! How tasks are added to a group, by the rules 6 to 10 of `state`.
 
 use std::panic::Location;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::body::Body;
 use super::result::TaskResult;
@@ -14,12 +14,10 @@ use crate::error::{CancelReason, Refusal};
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
+use crate::task::room::RoomWait;
 use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 use crate::unwind;
-
-/// How long a submitter waits for the low-water mark. After that it takes the first room there is.
-const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
 /// Whether a task was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +235,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Waits for room in a group that is full or closed.
     fn admit_slow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Admission<'a, R> {
         let position = context::position(self.pool.id(), self.id());
-        let mut low_water_until = None;
+        let mut wait = None;
         let mut ignores_capacity = false;
         loop {
             if let Some(reason) = state.closed {
@@ -264,12 +262,12 @@ impl<R: TaskResult> GroupInner<R> {
                 state = self
                     .run_unstarted(state, Budget::Unlimited, |state| state.unstarted.len() < self.settings.capacity);
             } else {
-                let low_water_until = *low_water_until.get_or_insert_with(|| Deadline::after(LOW_WATER_WAIT));
+                let wait = *wait.get_or_insert_with(RoomWait::begin);
                 state = if position.depth == 0 {
-                    self.wait_for_room(state, low_water_until, None)
+                    self.wait_for_room(state, wait, None)
                 } else {
                     drop(state);
-                    ignores_capacity = self.wait_for_room_registered(low_water_until).is_err();
+                    ignores_capacity = self.wait_for_room_registered(wait).is_err();
                     self.state.lock()
                 };
             }
@@ -282,13 +280,13 @@ impl<R: TaskResult> GroupInner<R> {
     /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
     /// meanwhile, which may have this thread help first. It is refused if the room needs a task
     /// that waits for this thread.
-    fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) -> Result<(), Refused> {
+    fn wait_for_room_registered(self: &Arc<Self>, room_wait: RoomWait) -> Result<(), Refused> {
         let room = Arc::new(GroupRoom(Arc::clone(self)));
         let moves = self.state.lock().moves();
         match waits::register(Arc::clone(&room) as _, Kind::Yielding)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(wait, moment) => {
-                self.sleep_for_room(&room, (&wait, moment), moves, low_water_until);
+                self.sleep_for_room(&room, (&wait, moment), moves, room_wait);
                 wait.check()?;
             }
         }
@@ -304,34 +302,24 @@ impl<R: TaskResult> GroupInner<R> {
         room: &GroupRoom<R>,
         (wait, moment): (&Wait, Option<Instant>),
         moves: (usize, usize),
-        low_water_until: Deadline,
+        room_wait: RoomWait,
     ) {
         let state = self.state.lock();
         if state.moves() == moves && room.is_full(&state) && !wait.is_notified() {
-            drop(self.wait_for_room(state, low_water_until, moment));
+            drop(self.wait_for_room(state, room_wait, moment));
         }
     }
 
     /// Sleeps until there is room, the group is closed, or its deadline or the moment has passed;
-    /// see rule 10 of `state`. May wake early. Waits for the low-water mark until
-    /// `low_water_until`, and then for any room.
+    /// see rule 10 of `state`. May wake early.
     fn wait_for_room<'a>(
         &self,
-        mut state: MutexGuard<'a, State<R>>,
-        low_water_until: Deadline,
+        state: MutexGuard<'a, State<R>>,
+        wait: RoomWait,
         moment: Option<Instant>,
     ) -> MutexGuard<'a, State<R>> {
-        let deadline = Deadline::NEVER.earlier(self.deadline()).earlier(moment).instant();
-        if low_water_until.is_past() {
-            state.room_waiters += 1;
-            state = self.room.wait_until(state, deadline);
-            state.room_waiters -= 1;
-        } else {
-            state.low_water_waiters += 1;
-            state = self.low_water.wait_until(state, low_water_until.earlier(deadline).instant());
-            state.low_water_waiters -= 1;
-        }
-        state
+        let deadline = Deadline::NEVER.earlier(self.deadline()).earlier(moment);
+        self.room.sleep(state, wait, deadline, |state| &mut state.room_waiters)
     }
 }
 

@@ -185,7 +185,7 @@ impl<R: TaskResult> State<R> {
     /// Sets the waker of a future that waits for room. Returns the one that it had.
     fn set_room_waker(&mut self, key: WakerKey, waker: Waker) -> Option<Waker> {
         if self.room_pollers.is_none() {
-            self.room_waiters += 1;
+            self.room_waiters.add_futures();
         }
         self.room_pollers.get_or_insert_default().wakers.set(key, waker)
     }
@@ -202,7 +202,7 @@ impl<R: TaskResult> State<R> {
     /// Takes the wakers of all futures that wait for room. The caller wakes them without the lock.
     pub(super) fn take_room_wakers(&mut self) -> Option<Wakers> {
         let room = self.room_pollers.take()?;
-        self.room_waiters -= 1;
+        self.room_waiters.remove_futures();
         Some(room.wakers)
     }
 

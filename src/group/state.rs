@@ -40,9 +40,7 @@
 //! 9. A worker that sleeps in a wait for the group or for room in it is woken when a runner leaves
 //!    tasks behind. A helper is also woken when a task is added. It may be the only worker that can
 //!    run the task.
-//! 10. A submitter that waits for room first waits for the low-water mark, as in the pool's queue:
-//!     half of the capacity must be free. So submitters and runners work in long turns instead of
-//!     waking each other for each task.
+//! 10. A submitter that waits for room first waits for the low-water mark; see `task::room`.
 //! 11. Tickets that no worker has taken when the group ends are taken back, as far as they are the
 //!     last of their shard. Otherwise they would keep the group's memory until a worker takes them.
 //!     A ticket that remains is without effect.
@@ -86,6 +84,7 @@ use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
 use crate::task::context::{self, GroupId};
+use crate::task::room::{Room, RoomWaiters};
 use crate::task::tickets::Tickets;
 use crate::task::waits::Refused;
 #[cfg(feature = "retry")]
@@ -115,10 +114,8 @@ pub(crate) struct GroupInner<R: TaskResult> {
     pub(super) all_done_hint: Padded<AtomicBool>,
     /// Notified when all tasks are done, and after each task while `change_waiters` is not zero.
     pub(super) changed: Condvar,
-    /// Notified when half of the capacity is free, or the group is closed.
-    pub(super) low_water: Condvar,
-    /// Notified when there is room for an unstarted task, or the group is closed.
-    pub(super) room: Condvar,
+    /// Where submitters sleep until there is room for an unstarted task, or the group is closed.
+    pub(super) room: Room,
 }
 
 /// What the lock guards.
@@ -150,10 +147,8 @@ pub(super) struct State<R: TaskResult> {
     pub(super) cut_short: Option<CancelReason>,
     /// The outcomes of the tasks that are done.
     pub(super) outcomes: Outcomes<R::Value, TaskFailure<R::Error>>,
-    /// How many threads wait for the low-water mark.
-    pub(super) low_water_waiters: usize,
-    /// How many threads wait for any room. All futures that wait for room count as one.
-    pub(super) room_waiters: usize,
+    /// The threads that wait for room. All futures that do so count as one more.
+    pub(super) room_waiters: RoomWaiters,
     /// How many threads wait for any task to be done.
     pub(super) change_waiters: usize,
     /// How many helpers sleep.
@@ -186,8 +181,7 @@ impl<R: TaskResult> GroupInner<R> {
             adders: AtomicUsize::new(0),
             all_done_hint: Padded::new(AtomicBool::new(false)),
             changed: Condvar::new(),
-            low_water: Condvar::new(),
-            room: Condvar::new(),
+            room: Room::new(),
         });
         if let Some(token) = inner.token.get() {
             inner.link_token(token);
@@ -266,12 +260,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// reached. Marks the futures that wait for room.
     pub(super) fn notify_waiters(&self, state: &mut State<R>) {
         state.mark_room_pollers();
-        if state.room_waiters > 0 {
-            self.room.notify_one();
-        }
-        if state.low_water_waiters > 0 && state.unstarted.len() <= self.settings.capacity / 2 {
-            self.low_water.notify_all();
-        }
+        self.room.notify_one(state.room_waiters, || state.unstarted.len() <= self.settings.capacity / 2);
     }
 
     /// Counts tasks as done, and notifies the threads that wait for that.
@@ -315,8 +304,7 @@ impl<R: TaskResult> State<R> {
             wants_first: false,
             cut_short: None,
             outcomes: Outcomes::new(),
-            low_water_waiters: 0,
-            room_waiters: 0,
+            room_waiters: RoomWaiters::default(),
             change_waiters: 0,
             helpers: 0,
             poller: None,
@@ -335,7 +323,7 @@ impl<R: TaskResult> State<R> {
     /// Returns `true` if threads wait for room.
     #[inline]
     pub(super) fn waits_for_room(&self) -> bool {
-        self.room_waiters + self.low_water_waiters > 0
+        self.room_waiters.are_any()
     }
 
     /// Takes the first failure or panic by time, or else a cancellation.

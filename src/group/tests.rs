@@ -12,6 +12,7 @@ use crate::pool::worker_pool::WorkerPool;
 use crate::priority::Priority;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
 use crate::task::job::TicketHolder;
+use crate::task::room::RoomWait;
 use crate::task::waits::{self, Kind, Next};
 use crate::time::deadline::Deadline;
 
@@ -44,10 +45,10 @@ fn wait_until(group: &Group, condition: impl Fn(&State<()>) -> bool) {
 }
 
 /// Returns the counts of tickets, runners and waiters.
-fn count(group: &Group) -> [usize; 6] {
+fn count(group: &Group) -> [usize; 5] {
     let state = group.state.lock();
-    let State { tickets, helpers, change_waiters, room_waiters, low_water_waiters, .. } = &*state;
-    [tickets.sent(), tickets.runners(), *helpers, *change_waiters, *room_waiters, *low_water_waiters]
+    let State { tickets, helpers, change_waiters, room_waiters, .. } = &*state;
+    [tickets.sent(), tickets.runners(), *helpers, *change_waiters, usize::from(room_waiters.are_any())]
 }
 
 #[test]
@@ -57,12 +58,12 @@ fn a_submitter_that_has_waited_for_room_is_no_longer_counted() {
     let first = Arc::clone(&group);
     // Ends when the submitter waits for any room, after its wait for the low-water mark has timed
     // out.
-    add(&group, move || wait_until(&first, |state| state.room_waiters == 1));
+    add(&group, move || wait_until(&first, |state| state.room_waiters.are_any()));
     for _ in 0..2 {
         add(&group, || ());
     }
     assert!(matches!(group.wait_values(Deadline::NEVER, Kind::Certain), Ok(Some(Ok(values))) if values.len() == 3));
-    assert_eq!(count(&group), [0; 6]);
+    assert_eq!(count(&group), [0; 5]);
 }
 
 #[test]
@@ -76,7 +77,7 @@ fn a_worker_that_has_waited_for_a_group_is_no_longer_counted() {
     let waiter =
         pool.spawn(move || waiting.wait_values(Deadline::NEVER, Kind::Certain).is_ok()).expect("the pool is open");
     assert_eq!(waiter.join().ok(), Some(true));
-    assert_eq!(count(&group), [0; 6]);
+    assert_eq!(count(&group), [0; 5]);
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn a_waiter_for_the_next_completion_is_no_longer_counted() {
     add(&group, move || wait_until(&waited_for, |state| state.change_waiters == 1));
     assert!(matches!(group.next_completion(Deadline::NEVER), Ok(Some((0, Ok(()))))));
     assert!(matches!(group.next_completion(Deadline::NEVER), Ok(None)));
-    assert_eq!(count(&group), [0; 6]);
+    assert_eq!(count(&group), [0; 5]);
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn a_waiter_for_the_drop_of_tasks_is_no_longer_counted() {
     closer.join().expect("nothing panics");
     end.store(true, Ordering::SeqCst);
     let ended = group.next_completion(Deadline::NEVER);
-    assert_eq!(count(&group), [0; 6]);
+    assert_eq!(count(&group), [0; 5]);
     assert!(matches!((dropped, ended), (Ok(Some((1, Err(_)))), Ok(Some((0, Ok(())))))));
 }
 
@@ -150,7 +151,7 @@ fn tickets_that_are_taken_back_are_no_longer_counted() {
         inner.wait_values(Deadline::NEVER, Kind::Certain).is_ok()
     });
     assert_eq!(outer.expect("the pool is open").join().ok(), Some(true));
-    assert_eq!(count(&group), [0; 6]);
+    assert_eq!(count(&group), [0; 5]);
 }
 
 /// Fault 491.
@@ -170,7 +171,7 @@ fn a_submitter_whose_room_is_taken_after_its_wait_was_registered_registers_again
     add(&group, || ());
     assert!(room.is_full(&group.state.lock()), "another thread has taken the room");
     let until = Instant::now() + Duration::from_secs(60);
-    group.sleep_for_room(&room, (&wait, Some(until)), moves, Deadline::after(Duration::ZERO));
+    group.sleep_for_room(&room, (&wait, Some(until)), moves, RoomWait::for_any_room());
     let has_slept = Instant::now() >= until;
     is_over.store(true, Ordering::Relaxed);
     assert!(!has_slept, "the waiter was registered with the needs of before");

@@ -420,7 +420,6 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     fn wake_waiters(&self) {
         drop(self.state.lock()); // so a waiter is either asleep by now, or has yet to check its condition
         self.changed.notify_all();
-        self.low_water.notify_all();
-        self.room.notify_all();
+        self.room.wake_all();
     }
 }

@@ -76,6 +76,7 @@ use crate::priority::Priority;
 use crate::sync::{Arc, Condvar, Mutex, Weak};
 use crate::task::context::{self, GroupId};
 use crate::task::job::TicketHolder;
+use crate::task::room::{Room, RoomWaiters};
 use crate::task::tickets::Tickets;
 use crate::task::wakers::Wakers;
 #[cfg(feature = "retry")]
@@ -96,10 +97,8 @@ pub(crate) struct KeyedInner<K> {
     pub(super) hasher: RandomState,
     /// Everything that changes; see rule 1.
     pub(super) state: Mutex<State<K>>,
-    /// Notified when there is any room, or the executor or the pool is closed.
-    pub(super) room: Condvar,
-    /// Notified when half of a capacity is free, or the executor or the pool is closed.
-    pub(super) low_water: Condvar,
+    /// Where submitters sleep until there is room, or the executor or the pool is closed.
+    pub(super) room: Room,
     /// Notified when every task is finished.
     pub(super) idle: Condvar,
 }
@@ -136,10 +135,8 @@ pub(super) struct State<K> {
     pub(super) tickets: Tickets,
     /// Whether the pool has cancelled what was queued; see rule 11.
     pub(super) closed: bool,
-    /// How many threads wait for any room.
-    pub(super) room_waiters: usize,
-    /// How many threads wait for the low-water mark.
-    pub(super) low_water_waiters: usize,
+    /// The threads that wait for room.
+    pub(super) room_waiters: RoomWaiters,
     /// How many threads wait for every task to be finished.
     pub(super) idle_waiters: usize,
     /// The futures that wait for room. A turn takes all of them.
@@ -248,8 +245,7 @@ impl<K> KeyedInner<K> {
     pub(super) fn wake_waiters(&self) {
         // A waiter has checked before and sleeps, or checks after.
         let futures = self.state.lock().room_futures.take();
-        self.room.notify_all();
-        self.low_water.notify_all();
+        self.room.wake_all();
         self.idle.notify_all();
         futures.wake();
     }
@@ -258,13 +254,8 @@ impl<K> KeyedInner<K> {
     /// now has `tasks` others.
     pub(super) fn notify_room(&self, state: &State<K>, tasks: usize) {
         let KeyedSettings { capacity, capacity_per_key, .. } = self.settings;
-        if state.room_waiters > 0 {
-            self.room.notify_all();
-        }
-        let key_is_low = capacity_per_key < capacity && tasks <= capacity_per_key / 2;
-        if state.low_water_waiters > 0 && (key_is_low || state.turns.queued() <= capacity / 2) {
-            self.low_water.notify_all();
-        }
+        let key_is_low = || capacity_per_key < capacity && tasks <= capacity_per_key / 2;
+        self.room.notify_each(state.room_waiters, || key_is_low() || state.turns.queued() <= capacity / 2);
     }
 
     /// Counts tasks that have got their outcome. Returns the futures that wait for an idle
@@ -315,8 +306,7 @@ where
             label_of,
             hasher: RandomState::new(),
             state: Mutex::new(State::new()),
-            room: Condvar::new(),
-            low_water: Condvar::new(),
+            room: Room::new(),
             idle: Condvar::new(),
         })
     }
@@ -339,8 +329,7 @@ impl<K> State<K> {
             unfinished: 0,
             tickets: Tickets::default(),
             closed: false,
-            room_waiters: 0,
-            low_water_waiters: 0,
+            room_waiters: RoomWaiters::default(),
             idle_waiters: 0,
             room_futures: Wakers::default(),
             idle_futures: Wakers::default(),

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 use std::panic::Location;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::lookup::Lookup;
 use super::name::{KeyId, KeyName};
@@ -17,12 +17,10 @@ use crate::observe::task_origin::TaskOrigin;
 use crate::pool::submit::WaitMode;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
+use crate::task::room::RoomWait;
 use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
-
-/// How long a submitter waits for the low-water mark. After that it takes the first room there is.
-const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
 /// What a body is made of, besides its closure.
 pub(super) type Origin = (TaskId, &'static Location<'static>, Option<Timestamp>);
@@ -49,11 +47,10 @@ impl<K> Drop for Admitted<'_, K> {
 }
 
 /// How a submitter waits for room.
-struct RoomWait {
+struct Waiting {
     /// When it no longer waits.
     deadline: Deadline,
-    /// Until when it waits for the low-water mark.
-    low_water_until: Deadline,
+    room: RoomWait,
     /// Wakes it when the pool is closed.
     _guard: CancelGuard,
 }
@@ -131,7 +128,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
         lookup: &mut Lookup<K>,
         wait_mode: WaitMode,
     ) -> Result<Place<'a, K>, Refusal> {
-        let mut wait: Option<RoomWait> = None;
+        let mut wait: Option<Waiting> = None;
         let mut ignores_bounds = false;
         loop {
             let (state, key) = self.find(lookup);
@@ -168,7 +165,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
                 Some(_) if self.pool.executor.tracker.is_closed() => return Err(Refusal::ShutDown),
                 Some(wait) if wait.deadline.is_past() => return Err(Refusal::Timeout),
                 Some(wait) if context::depth() == 0 || deadline != Deadline::NEVER => {
-                    drop(self.sleep_until_room(state, wait.low_water_until, deadline));
+                    drop(self.sleep_until_room(state, wait.room, deadline));
                 }
                 Some(wait) => {
                     drop(state);
@@ -179,15 +176,15 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
     }
 
     /// Prepares a wait for room, which the end of the pool ends.
-    fn begin_wait(self: &Arc<Self>, deadline: Deadline) -> RoomWait {
+    fn begin_wait(self: &Arc<Self>, deadline: Deadline) -> Waiting {
         let inner = Arc::clone(self);
         let guard = self.pool.shutdown_token.on_cancel(move || inner.wake_waiters());
-        RoomWait { deadline, low_water_until: Deadline::after(LOW_WATER_WAIT), _guard: guard }
+        Waiting { deadline, room: RoomWait::begin(), _guard: guard }
     }
 
     /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
     /// meanwhile, which may have this thread help first.
-    fn wait_registered(self: &Arc<Self>, lookup: &mut Lookup<K>, wait: &RoomWait) -> Result<(), Refused> {
+    fn wait_registered(self: &Arc<Self>, lookup: &mut Lookup<K>, wait: &Waiting) -> Result<(), Refused> {
         let (state, key) = self.find(lookup);
         let name = key.and_then(|key| state.turns.get(key)).map(|queue| Arc::clone(&queue.name));
         let moves = state.moves;
@@ -196,7 +193,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
         match waits::register(Arc::clone(&room) as _, Kind::Yielding)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(registered, until) => {
-                self.sleep_registered(&room, (&registered, until), moves, wait.low_water_until);
+                self.sleep_registered(&room, (&registered, until), moves, wait.room);
                 registered.check()?;
             }
         }
@@ -212,33 +209,23 @@ impl<K> KeyedInner<K> {
         room: &KeyRoom<K>,
         (registered, until): (&Wait, Option<Instant>),
         moves: u64,
-        low_water_until: Deadline,
+        wait: RoomWait,
     ) {
         let state = self.state.lock();
         let is_current = state.moves == moves && !registered.is_notified();
         if is_current && room.is_full(&state) && !self.pool.executor.tracker.is_closed() {
-            drop(self.sleep_until_room(state, low_water_until, Deadline::NEVER.earlier(until)));
+            drop(self.sleep_until_room(state, wait, Deadline::NEVER.earlier(until)));
         }
     }
 
-    /// Sleeps until there is room or the deadline has passed. May wake early. Waits for the
-    /// low-water mark until the moment given, and then for any room.
+    /// Sleeps until there is room or the deadline has passed. May wake early.
     fn sleep_until_room<'a>(
         &self,
-        mut state: MutexGuard<'a, State<K>>,
-        low_water_until: Deadline,
+        state: MutexGuard<'a, State<K>>,
+        wait: RoomWait,
         deadline: Deadline,
     ) -> MutexGuard<'a, State<K>> {
-        if low_water_until.is_past() {
-            state.room_waiters += 1;
-            state = self.room.wait_until(state, deadline.instant());
-            state.room_waiters -= 1;
-        } else {
-            state.low_water_waiters += 1;
-            state = self.low_water.wait_until(state, low_water_until.earlier(deadline.instant()).instant());
-            state.low_water_waiters -= 1;
-        }
-        state
+        self.room.sleep(state, wait, deadline, |state| &mut state.room_waiters)
     }
 }
 
@@ -274,8 +261,8 @@ mod tests {
         };
         submit(Closure::new(|| ()));
         assert!(room.is_full(&inner.state.lock()), "another thread has taken the room");
-        let until = Instant::now() + Duration::from_secs(60);
-        inner.sleep_registered(&room, (&wait, Some(until)), moves, Deadline::after(Duration::ZERO));
+        let until = Instant::now() + std::time::Duration::from_secs(60);
+        inner.sleep_registered(&room, (&wait, Some(until)), moves, RoomWait::for_any_room());
         assert!(Instant::now() < until, "the waiter was registered with the needs of before");
         end.send(()).expect("the task waits");
     }

@@ -3,8 +3,8 @@
 //!
 //! `closure` and `cell` store a task, without and with a handle. `context` knows what is on the
 //! stack of the current thread. `propagation` carries the submitter's context to the task. `waits`
-//! knows which waits depend on each other. `tickets` is how groups of tasks ask for workers. No
-//! module here knows the queue or the workers.
+//! knows which waits depend on each other. `tickets` is how groups of tasks ask for workers,
+//! and `room` how submitters wait for room in them. No module here knows the queue or the workers.
 
 pub(crate) mod cell;
 pub(crate) mod closure;
@@ -19,6 +19,7 @@ pub(crate) mod join;
 pub(crate) mod limited;
 pub(crate) mod propagation;
 pub(crate) mod report;
+pub(crate) mod room;
 pub(crate) mod tickets;
 pub(crate) mod tracker;
 pub(crate) mod waits;

@@ -3,7 +3,7 @@
 //!
 //! The main thread finds the files and prints the lines. In between, `WorkerPool::map` hashes on the workers, in the
 //! order of the files and at most [`WINDOW`] files ahead of the printer, so memory does not grow with the tree. One
-//! token stops everything: the first file that cannot be read cancels it, and so does Ctrl-C.
+//! token stops everything: the first file that cannot be read cancels it, and so does Ctrl-C. Begin with `run`.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
@@ -19,17 +19,16 @@ use workcrew::{CancellationToken, WorkerPool, WorkerPoolBuilder};
 
 const USAGE: &str = "\
 Usage: checksum [OPTION ...] [PATH ...]
-Prints the SHA-256 checksum of each regular file below each PATH (unless given, `.`) as `sha256sum` does. Symbolic links
+Prints the SHA-256 checksum of each regular file below each PATH (default: `.`) as `sha256sum` does. Symbolic links
 are not followed. The first file that cannot be read stops the rest.
-  -k, --keep-going   report what cannot be read and go on
-      --workers N    hash N files at a time; unless given, one for each CPU
+  -k, --keep-going   report files that cannot be read, and continue
+      --workers N    hash N files at a time (default: one for each CPU)
   -h, --help         print this help
 Exit status: 0 if all went well, 1 after an error, 2 for a wrong usage, 130 after Ctrl-C.
 ";
 const WINDOW: usize = 4096; // files that wait, are hashed, or are done and wait for a huge one in front of them
-const BLOCK: usize = 64 * 1024; // bytes of a file between two looks at the token
-/// How many files were hashed, for the progress and the last message.
-static HASHED: AtomicU64 = AtomicU64::new(0);
+const BLOCK: usize = 64 * 1024; // bytes of a file between two checks of the token
+static HASHED: AtomicU64 = AtomicU64::new(0); // files, for the progress and the last message
 
 fn main() -> process::ExitCode {
     let (status, message) = run().unwrap_or_else(|error| (2, format!("{error:#} (see --help)")));
@@ -41,22 +40,27 @@ fn main() -> process::ExitCode {
 fn run() -> Result<(u8, String)> {
     let (builder, roots, keep_going) = parse()?;
     let pool = builder.thread_name("checksum").build()?;
-    let interrupt = CancellationToken::new();
-    let (token, stop) = (interrupt.clone(), interrupt.child_token());
+    let interrupt = CancellationToken::new(); // cancelled by Ctrl-C, and its child `stop` by an error as well
+    let (stop, handler) = (interrupt.child_token(), interrupt.clone());
     // The second Ctrl-C is for a read or a write that is stuck.
-    ctrlc::set_handler(move || if token.is_cancelled() { process::exit(130) } else { token.cancel() })?;
+    ctrlc::set_handler(move || if handler.is_cancelled() { process::exit(130) } else { handler.cancel() })?;
     let hashed = || plural(HASHED.load(Relaxed), "file");
     if io::stderr().is_terminal() && !io::stdout().is_terminal() {
         pool.execute_every(Duration::from_millis(100), move || eprint!("\r{} hashed", hashed()))?;
     }
 
+    // A lazy chain: nothing is found, hashed or kept before the loop below asks for a line.
     let files = roots.iter().flat_map(|root| regular_files(root)).take_while(|_| !stop.is_cancelled());
-    let (task_stop, on_error) = (stop.clone(), if keep_going { CancellationToken::new() } else { stop.clone() });
+    let task_stop = stop.clone();
     let lines = pool.map(files, move |file: Result<PathBuf>| {
         let line = file.and_then(|path| checksum(&path, &task_stop).with_context(|| path.display().to_string()));
-        line.inspect_err(|_| on_error.cancel())
+        line.inspect_err(|_| {
+            if !keep_going {
+                task_stop.cancel()
+            }
+        })
     });
-    let mut lines = lines.window(WINDOW).map(|line| line?); // The panic of a task becomes an error like others.
+    let mut lines = lines.window(WINDOW).map(|line| line?); // the panic of a task becomes an error like others
     let (mut listed, mut errors) = (0_u64, 0);
     let error = loop {
         match lines.next() {
@@ -69,14 +73,14 @@ fn run() -> Result<(u8, String)> {
                 errors += 1;
             }
             Some(Err(error)) => break Some(error),
-            Some(Ok(None)) | None => break lines.find_map(Result::err), // Stopped by a file further on, or at the end.
+            Some(Ok(None)) | None => break lines.find_map(Result::err), // stopped by a file further on, or at the end
         }
     };
-    stop.cancel(); // If the output is closed, no more hashes are needed.
+    stop.cancel(); // if the output is closed, no more hashes are needed
     let is_closed = |error: &anyhow::Error| error.downcast_ref().map(io::Error::kind) == Some(ErrorKind::BrokenPipe);
     Ok(match error {
         _ if interrupt.is_cancelled() => (130, format!("interrupted: {} hashed, {listed} of them listed", hashed())),
-        Some(error) if is_closed(&error) => (0, String::new()), // The reader of the output has seen enough.
+        Some(error) if is_closed(&error) => (0, String::new()), // the reader of the output has seen enough
         Some(error) => (1, format!("{error:#}\nchecksum: stopped: {} hashed, {listed} of them listed", hashed())),
         None if errors > 0 => (1, format!("{}, {} hashed", plural(errors, "error"), hashed())),
         None => (0, String::new()),

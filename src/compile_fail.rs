@@ -77,7 +77,7 @@
 //!
 //! A task of a scope that is spawned by `spawn` has no value: `spawn_value` is for that.
 //!
-//! ```compile_fail,E0271
+//! ```compile_fail,E0277
 //! # let pool = workcrew::WorkerPool::new().unwrap();
 //! pool.scope(|scope| {
 //!     scope.spawn(|| Ok::<i32, ()>(1));
@@ -169,6 +169,44 @@
 //! # let pool = workcrew::WorkerPool::new().unwrap();
 //! let items = [1, 2];
 //! let squares = pool.scope(|scope| scope.map(&items, |n| n * n)).unwrap();
+//! ```
+//!
+//! All of this holds for a scope whose tasks return a `Result`, too.
+//!
+//! ```compile_fail,E0521
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let mut escaped: Option<workcrew::ScopedHandle<'_, i32>> = None;
+//! pool.scope(|scope| {
+//!     scope.spawn(|| Ok::<(), ()>(()));
+//!     escaped = Some(scope.spawn_value(|| 1));
+//! });
+//! ```
+//!
+//! ```compile_fail,E0373
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     scope.spawn(|| Ok::<(), ()>(()));
+//!     let inside = 1;
+//!     scope.spawn_value(|| &inside).join();
+//! });
+//! ```
+//!
+//! ```compile_fail,E0597
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     scope.spawn(|| Ok::<(), ()>(()));
+//!     let items = [1, 2];
+//!     scope.map(&items, |n| n + 1).count();
+//! });
+//! ```
+//!
+//! ```compile_fail,E0505
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let text = String::new();
+//! pool.scope(|scope| {
+//!     let added = scope.try_spawn(|| assert!(text.is_empty()));
+//!     drop(text);
+//! });
 //! ```
 //!
 //! The closure of a periodic timer returns `()` or a `ControlFlow`.

@@ -370,9 +370,10 @@
 //!
 //! The feature `events` (on by default) adds the [`EventBus`](events::EventBus) and enables the
 //! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
-//! two are an eighth of a clean build; `default-features = false` leaves them out. The features
-//! `driver` (which adds tokio), `grpc` (also tonic), `nats` (also async-nats), `stream` (which adds
-//! futures-core), `prometheus` (prometheus-client), `timeline` (`serde_json`) and `tracing` are off by default.
+//! two are an eighth of a clean build; `default-features = false` leaves them out. These features
+//! are off by default: `driver` (which adds tokio), `grpc` (also tonic), `nats` (also async-nats),
+//! `stream` (futures-core), `prometheus` (prometheus-client), `timeline` (`serde_json`) and
+//! `tracing`.
 //!
 //! # When not to use it
 //!
@@ -433,8 +434,8 @@ pub use error::{
 #[doc(hidden)]
 pub use failpoint::{FailGuard, Failpoint, configure};
 pub use group::{
-    Completions, GroupPolicy, Map, Progress, Scope, ScopeBuilder, ScopeMap, ScopedHandle, Spawner, TaskGroup,
-    TaskResult, WaitForGroup,
+    Completions, GroupPolicy, Map, Progress, Scope, ScopeBuilder, ScopeMap, ScopeResult, ScopedHandle, Spawner,
+    TaskGroup, TaskResult, WaitForGroup,
 };
 pub use keyed::{KeyedExecutor, KeyedExecutorBuilder};
 pub use observe::{Histogram, Metrics, Observer, RunningTask, TaskInfo, TaskOutcome};

@@ -12,7 +12,7 @@
 /// | `Normal` | 8 turns of the other classes |
 /// | `Background` | 32 turns of the other classes, while fewer workers run tasks of this class than [`background_workers`] allows |
 ///
-/// A *turn* is one task, or at most 16 tasks of a group or a keyed executor. A class is never
+/// A *turn* is one task, or at most 16 tasks of a group or a keyed executor. No task is
 /// interrupted: a task that runs keeps its worker until it ends.
 ///
 /// Set the class of a [task](crate::TaskBuilder::priority), a [timer](crate::TimerBuilder), a

@@ -68,7 +68,7 @@ pub struct CycleTask {
     pool_number: u64,
 }
 
-/// What a wait of a [`Cycle`] waits for.
+/// The target of a wait of a [`Cycle`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CycleTarget {
@@ -84,7 +84,7 @@ pub struct CycleTarget {
     pool_number: u64,
 }
 
-/// The kind of what a wait of a [`Cycle`] waits for.
+/// The kind of the target of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CycleKind {

@@ -9,6 +9,23 @@ use crate::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub(crate) u64);
 
+impl TaskId {
+    /// Returns the number of the task, which logs and traces may keep. `Display` writes the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let id = pool.spawn(|| ())?.id();
+    /// assert_eq!(id.as_u64().to_string(), id.to_string());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -71,6 +71,21 @@ impl Cancelled {
 }
 
 /// The error of [`JoinHandle::join`](crate::JoinHandle::join).
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{JoinError, WorkerPool};
+///
+/// let pool = WorkerPool::builder().workers(1).build()?;
+/// let handle = pool.spawn(|| if true { panic!("no luck") })?;
+/// match handle.join() {
+///     Ok(()) => println!("done"),
+///     Err(JoinError::Panicked(panic)) => assert_eq!(panic.message(), Some("no luck")),
+///     Err(other) => println!("not done: {other}"), // cancelled, or the wait could not end
+/// }
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -127,6 +142,23 @@ pub enum TaskError<E> {
 /// | return an error that names the task and has it as its [source](Error::source) | `group.wait_with_task().map_err(GroupError::into_error)?` |
 ///
 /// After the second and the third form, `downcast_ref` of `anyhow` finds the error of the task.
+///
+/// # Examples
+///
+/// ```
+/// use std::num::ParseIntError;
+/// use workcrew::{GroupError, WorkerPool};
+///
+/// fn parse(pool: &WorkerPool) -> anyhow::Result<Vec<u32>> {
+///     let group = pool.group();
+///     group.spawn_all(["1", "two"].map(|text| move || text.parse::<u32>()));
+///     group.wait().map_err(GroupError::into_error)
+/// }
+///
+/// let pool = WorkerPool::builder().workers(2).build()?;
+/// assert!(parse(&pool).unwrap_err().is::<ParseIntError>());
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
 #[derive(Debug)]
 pub enum GroupError<E> {
     /// A task returned this error before any other task failed.

@@ -22,6 +22,8 @@ pub(crate) enum Refuser {
     Pool,
     /// A group with a capacity of its own.
     Group,
+    /// A scope with a capacity of its own.
+    Scope,
     /// A keyed executor with its own bounds.
     Keyed,
     /// A driver of futures.
@@ -59,15 +61,18 @@ impl<F> Refused<F> {
         match (refusal, self.refuser) {
             (Refusal::Full, Refuser::Pool) => "the queue is full",
             (Refusal::Full, Refuser::Group) => "the group is full",
+            (Refusal::Full, Refuser::Scope) => "the scope is full",
             (Refusal::Full, Refuser::Keyed) => "the executor or the key is full",
             (Refusal::Full, Refuser::Driver) => "too many futures are in flight",
             (Refusal::Full, Refuser::Caller) => "too many calls are in flight",
             (Refusal::Timeout, Refuser::Pool) => "the queue was full until the timeout",
             (Refusal::Timeout, Refuser::Group) => "the group was full until the timeout",
+            (Refusal::Timeout, Refuser::Scope) => "the scope was full until the timeout",
             (Refusal::Timeout, Refuser::Keyed) => "the executor or the key was full until the timeout",
             (Refusal::Timeout, Refuser::Driver) => "too many futures were in flight until the timeout",
             (Refusal::Timeout, Refuser::Caller) => "too many calls were in flight until the timeout",
             (Refusal::ShutDown, Refuser::Group) => "the group is cancelled, or its pool is shut down",
+            (Refusal::ShutDown, Refuser::Scope) => "the scope is cancelled, or its pool is shut down",
             (Refusal::ShutDown, _) => "the pool is shut down",
         }
     }
@@ -110,10 +115,10 @@ pub struct SubmitError<F>(Refused<F>);
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
 pub enum TrySubmitError<F> {
-    /// There is no room: the queue, the group or the key is full, or too many futures are in
-    /// flight.
+    /// There is no room: the queue, the group, the scope or the key is full, or too many futures
+    /// are in flight.
     Full(Refused<F>),
-    /// The pool is shut down, or the group is cancelled.
+    /// The pool is shut down, or the group or the scope is cancelled.
     ShutDown(Refused<F>),
 }
 

@@ -82,6 +82,25 @@ impl EventBusBuilder {
     /// was called for. From generation 16 on, `f` is not called any more, and
     /// [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped) counts that. To publish dead
     /// letters again without this limit, publish from a task or a timer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use workcrew::WorkerPool;
+    /// use workcrew::events::EventBus;
+    ///
+    /// let pool = WorkerPool::builder().workers(1).build()?;
+    /// let (letters, dead) = channel();
+    /// let bus = EventBus::builder(&pool)
+    ///     .on_dead_letter(move |letter| drop(letters.send(letter)))
+    ///     .build();
+    /// let _mail = bus.subscription().name("mail").handle(|_: &u32| Err::<(), _>("no such user"));
+    /// bus.publish(7_u32);
+    /// let letter = dead.recv()?;
+    /// assert_eq!((letter.subscription(), letter.event::<u32>()), ("mail", Some(&7)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_dead_letter(mut self, f: impl Fn(DeadLetter) + Send + Sync + 'static) -> Self {
         self.hooks.on_dead_letter = Some(Box::new(f));
         self

@@ -56,7 +56,7 @@ pub(crate) use self::body::{Attempts, RepeatedBody, Step};
 pub use self::completions::Completions;
 pub use self::future::WaitForGroup;
 pub use self::map::Map;
-pub use self::result::TaskResult;
+pub use self::result::{ScopeResult, TaskResult};
 pub use self::scope::Scope;
 pub use self::scope_builder::ScopeBuilder;
 pub use self::scope_map::ScopeMap;

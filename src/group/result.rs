@@ -2,15 +2,13 @@
 
 use std::convert::Infallible;
 
-/// The types that tasks of a [`TaskGroup`](crate::TaskGroup) or a [`Scope`](crate::Scope) may
-/// return: `()` and `Result`.
+/// The types that tasks of a [`TaskGroup`](crate::TaskGroup) may return: `()` and `Result`.
 ///
 /// The trait is sealed, because a group must recognize a failure. A task that has a value and
 /// cannot fail returns `Ok::<_, Infallible>(value)`.
 #[diagnostic::on_unimplemented(
-    message = "a task of a group or a scope returns `()` or a `Result`, not `{Self}`",
-    note = "in a group, return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail",
-    note = "in a scope, `spawn_value` adds a task with a value and returns its handle",
+    message = "a task of a group returns `()` or a `Result`, not `{Self}`",
+    note = "from a task with a value that cannot fail, return `Ok::<_, std::convert::Infallible>(value)`",
     note = "an async closure returns a future, which a pool does not run: write a plain closure",
     note = "for a closure that only panics, write its type: `|| -> () {{ panic!() }}`"
 )]
@@ -25,6 +23,32 @@ pub trait TaskResult: Sealed + Send + 'static {
 
     #[doc(hidden)]
     fn into_result(self) -> Result<Self::Value, Self::Error>;
+}
+
+/// The types that tasks of a [`Scope`](crate::Scope) may return: `()` and `Result<(), E>`, with an
+/// `E` that borrows nothing.
+///
+/// The trait is sealed. A task with a value is added by
+/// [`spawn_value`](crate::Scope::spawn_value), and its handle returns the value.
+#[diagnostic::on_unimplemented(
+    message = "a task of a scope returns `()` or `Result<(), E>`, not `{Self}`",
+    note = "for a task with a value, use `spawn_value`, whose handle returns the value, or `map`",
+    note = "an async closure returns a future, which a pool does not run: write a plain closure",
+    note = "for a closure that only panics, write its type: `|| -> () {{ panic!() }}`"
+)]
+pub trait ScopeResult: TaskResult<Value = ()> {
+    #[doc(hidden)]
+    fn success() -> Self;
+}
+
+impl ScopeResult for () {
+    fn success() -> Self {}
+}
+
+impl<E: Send + 'static> ScopeResult for Result<(), E> {
+    fn success() -> Self {
+        Ok(())
+    }
 }
 
 /// Prevents implementations of [`TaskResult`] outside of this crate.

@@ -15,6 +15,12 @@
 //!    its reference to the cell, and rule 2 ends it; the handle's type lives for `'scope` at most.
 //!
 //! Soundness depends on no destructor of this module, so leaking a value is harmless.
+//!
+//! `map` and `spawn_value` exist twice: for scopes whose tasks return `()`, and for those whose
+//! tasks return a `Result`. The second has a reference to the usual receiver as its receiver, so
+//! the compiler tries it last. While it does not yet know what tasks return, it takes the first,
+//! and infers `()`. One method for both would leave that open, and a body that only maps would need
+//! type annotations.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -23,9 +29,9 @@ use std::mem;
 use std::panic::Location;
 use std::process;
 
-use super::{Body, GroupInner, GroupSettings, TaskResult, WaitResult};
+use super::{Body, GroupInner, GroupSettings, ScopeResult, TaskResult, WaitResult};
 use crate::cancel::token::CancellationToken;
-use crate::error::{CancelReason, Cycle, GroupError, Refusal};
+use crate::error::{CancelReason, Cycle, GroupError, Refusal, Refuser, TrySubmitError};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
@@ -49,8 +55,10 @@ use crate::{
 ///   The compiler infers it from the first spawn. *Default in a type: `()`*, so a body that spawns
 ///   nothing can be written `|_: &Scope| ..`.
 ///
-/// A scope whose tasks return `()` may also have tasks with values; see
-/// [`spawn_value`](Self::spawn_value) and [`map`](Self::map).
+/// A scope may also have tasks with values, which go to their handles or to an iterator; see
+/// [`spawn_value`](Self::spawn_value) and [`map`](Self::map). If one of these calls comes before
+/// the first spawn, the compiler infers `()`. For tasks that fail, spawn one of them first, or name
+/// the type: `|scope: &Scope<'_, '_, Result<(), io::Error>>| ..`.
 ///
 /// # Examples
 ///
@@ -91,7 +99,7 @@ use crate::{
 // `R: 'env` always holds, since `R` is `'static`. It is written for the borrow checker. Without it,
 // a region in `R`, as in `&'static str`, would be a second candidate for the region that outlives
 // `'scope`, and the borrow checker would require borrows in the body to be `'static`.
-pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env = ()> {
+pub struct Scope<'scope, 'env: 'scope, R: ScopeResult + 'env = ()> {
     /// The group of the scope's tasks.
     inner: Arc<GroupInner<R>>,
     /// Makes `'scope` invariant: it must neither shrink nor grow.
@@ -100,7 +108,7 @@ pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env = ()> {
     env: PhantomData<&'env mut &'env ()>,
 }
 
-impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
+impl<'scope, R: ScopeResult> Scope<'scope, '_, R> {
     /// Adds a task that may borrow data that outlives the scope. Tasks may spawn on the scope as
     /// well.
     ///
@@ -118,6 +126,37 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     {
         let added = self.add((f, Room::Await), |f, _| f, Location::caller());
         debug_assert!(added.is_ok(), "a scope refuses no task that waits for room");
+    }
+
+    /// Adds a task if there is room now. Never blocks, and never runs a task inline.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure: `Full` if the scope is at
+    /// [capacity](crate::ScopeBuilder::capacity), `ShutDown` if the scope is cancelled or the pool
+    /// is shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).queue_capacity(1).build()?;
+    /// let words = ["red", "wheel", "barrow"];
+    /// pool.scope(|scope| {
+    ///     for word in &words {
+    ///         if let Err(full) = scope.try_spawn(move || println!("{word}")) {
+    ///             full.into_inner()(); // print it here
+    ///         }
+    ///     }
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn try_spawn<F>(&'scope self, f: F) -> Result<(), TrySubmitError<F>>
+    where
+        F: FnOnce() -> R + Send + 'scope,
+    {
+        let added = self.add((f, Room::Require), |f, _| f, Location::caller());
+        added.map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Scope, f))
     }
 
     /// Adds the task whose closure `make` returns for `source` and the task's index. Calls `make`
@@ -189,7 +228,7 @@ pub(super) enum Room {
     Require,
 }
 
-impl<R: TaskResult<Value = ()>> fmt::Debug for Scope<'_, '_, R> {
+impl<R: ScopeResult> fmt::Debug for Scope<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope").field("progress", &self.inner.progress()).finish()
     }
@@ -208,9 +247,6 @@ impl WorkerPool {
     ///
     /// "Type annotations needed for `&Scope`" means that the body calls no method from which the
     /// compiler infers what tasks return. Write the type of its argument, as in `|_: &Scope| ..`.
-    /// "Not an iterator" at `scope.map`, or "no method named `spawn_value`", means that other tasks
-    /// of the scope return a `Result`. These methods need a scope whose tasks return `()`: open
-    /// another scope for them.
     ///
     /// [`scope_builder`](Self::scope_builder) sets a limit, a deadline or a label.
     ///
@@ -254,7 +290,7 @@ impl WorkerPool {
     /// ```
     pub fn scope<'env, R, V, F>(&self, body: F) -> Result<V, GroupError<R::Error>>
     where
-        R: TaskResult<Value = ()>,
+        R: ScopeResult,
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
         run(self.inner(), GroupSettings::new(self.inner()), body)
@@ -268,7 +304,7 @@ pub(super) fn run<'env, R, V, F>(
     body: F,
 ) -> Result<V, GroupError<R::Error>>
 where
-    R: TaskResult<Value = ()>,
+    R: ScopeResult,
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
 {
     // The token rather than the task tracker, whose cache line each task writes.

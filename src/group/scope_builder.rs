@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::result::TaskResult;
+use super::result::ScopeResult;
 use super::scope::{self, Scope};
 use super::settings::GroupSettings;
 use crate::cancel::token::CancellationToken;
@@ -116,7 +116,7 @@ impl ScopeBuilder<'_> {
     /// If `body` panics.
     pub fn run<'env, R, V, F>(mut self, body: F) -> Result<V, GroupError<R::Error>>
     where
-        R: TaskResult<Value = ()>,
+        R: ScopeResult,
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
         if let Some(timeout) = self.timeout {

@@ -10,6 +10,7 @@ use std::panic::Location;
 
 use super::in_progress::Concurrency;
 use super::read_ahead::Source;
+use super::result::ScopeResult;
 use super::scope::{Room, Scope};
 use super::scoped_handle::{self, ScopedHandle};
 use crate::error::{JoinError, Refusal};
@@ -25,10 +26,6 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
     /// is ready. The iterator reads ahead [by the same rules](crate::Map#how-far-it-reads-ahead),
     /// so an endless source takes bounded memory. Each item has its own result: a panic of `f` is
     /// an `Err` in its place, and affects neither the other items nor the scope.
-    ///
-    /// This method needs a scope whose other tasks return `()`. In a scope whose tasks return a
-    /// `Result` there is no `map`, and the compiler says that the scope is "not an iterator". Open
-    /// another scope for it.
     ///
     /// Dropping the iterator cancels those of its tasks that have not started. To stop at the first
     /// error, return the error from the body.
@@ -72,14 +69,39 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
         F: Fn(I::Item) -> T + Send + Sync + 'scope,
         T: Send + 'scope,
     {
-        ScopeMap {
-            scope: self,
-            source: Source::new(items.into_iter()),
-            f: Arc::new(f),
-            results: VecDeque::new(),
-            concurrency: None,
-            location: Location::caller(),
-        }
+        ScopeMap::new(self, items.into_iter(), f, Location::caller())
+    }
+}
+
+impl<'scope, 'env, E: Send + 'static> Scope<'scope, 'env, Result<(), E>> {
+    /// Maps a function over items in a scope whose other tasks return a `Result`. Otherwise behaves
+    /// like [`map`](#method.map) of a scope whose tasks return `()`.
+    ///
+    /// An `Err` of `f` is a result like any other, and does not cancel the scope. If another task
+    /// of the scope fails, the items whose tasks have not started yield [`JoinError::Cancelled`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+    /// let words = ["red", "wheel", "barrow"];
+    /// let lengths: Result<Vec<_>, _> = pool.scope(|scope| {
+    ///     scope.spawn(|| std::fs::metadata("Cargo.toml").map(drop)); // an error cancels the rest
+    ///     scope.map(&words, |word| word.len()).collect()
+    /// })?;
+    /// assert_eq!(lengths?, [3, 5, 6]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    // The receiver differs from that of the method above on purpose; see `scope`.
+    #[track_caller]
+    pub fn map<I, F, T>(self: &&'scope Self, items: I, f: F) -> ScopeMap<'scope, 'env, I::IntoIter, F, T, Result<(), E>>
+    where
+        I: IntoIterator,
+        I::Item: Send + 'scope,
+        F: Fn(I::Item) -> T + Send + Sync + 'scope,
+        T: Send + 'scope,
+    {
+        ScopeMap::new(self, items.into_iter(), f, Location::caller())
     }
 }
 
@@ -88,9 +110,9 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
 ///
 /// Dropping it cancels those of its tasks that have not started.
 #[must_use = "iterators are lazy: no item is taken and no task runs before `next` is called"]
-pub struct ScopeMap<'scope, 'env, I: Iterator, F, T> {
+pub struct ScopeMap<'scope, 'env, I: Iterator, F, T, R: ScopeResult + 'env = ()> {
     /// The scope of the tasks.
-    scope: &'scope Scope<'scope, 'env, ()>,
+    scope: &'scope Scope<'scope, 'env, R>,
     /// The source. What is held back is an item for which the scope had no room.
     source: Source<I, I::Item>,
     /// The function.
@@ -103,7 +125,12 @@ pub struct ScopeMap<'scope, 'env, I: Iterator, F, T> {
     location: &'static Location<'static>,
 }
 
-impl<I: Iterator, F, T> ScopeMap<'_, '_, I, F, T> {
+impl<'scope, 'env, I: Iterator, F, T, R: ScopeResult> ScopeMap<'scope, 'env, I, F, T, R> {
+    fn new(scope: &'scope Scope<'scope, 'env, R>, items: I, f: F, location: &'static Location<'static>) -> Self {
+        let (source, f, results) = (Source::new(items), Arc::new(f), VecDeque::new());
+        Self { scope, source, f, results, concurrency: None, location }
+    }
+
     /// Sets how many items may be taken whose results were not yet returned, ready results
     /// included. Zero counts as one. See [`Map::window`](crate::Map::window).
     ///
@@ -150,7 +177,7 @@ impl<I: Iterator, F, T> ScopeMap<'_, '_, I, F, T> {
     }
 }
 
-impl<'scope, I, F, T> ScopeMap<'scope, '_, I, F, T>
+impl<'scope, I, F, T, R: ScopeResult> ScopeMap<'scope, '_, I, F, T, R>
 where
     I: Iterator,
     I::Item: Send + 'scope,
@@ -187,7 +214,7 @@ where
     }
 }
 
-impl<'scope, I, F, T> Iterator for ScopeMap<'scope, '_, I, F, T>
+impl<'scope, I, F, T, R: ScopeResult> Iterator for ScopeMap<'scope, '_, I, F, T, R>
 where
     I: Iterator,
     I::Item: Send + 'scope,
@@ -218,7 +245,7 @@ where
     }
 }
 
-impl<'scope, I, F, T> FusedIterator for ScopeMap<'scope, '_, I, F, T>
+impl<'scope, I, F, T, R: ScopeResult> FusedIterator for ScopeMap<'scope, '_, I, F, T, R>
 where
     I: Iterator,
     I::Item: Send + 'scope,
@@ -227,7 +254,7 @@ where
 {
 }
 
-impl<I: Iterator, F, T> Drop for ScopeMap<'_, '_, I, F, T> {
+impl<I: Iterator, F, T, R: ScopeResult> Drop for ScopeMap<'_, '_, I, F, T, R> {
     fn drop(&mut self) {
         // From the back, so that no worker starts a task that is about to be cancelled.
         for handle in self.results.iter().rev() {
@@ -237,7 +264,7 @@ impl<I: Iterator, F, T> Drop for ScopeMap<'_, '_, I, F, T> {
     }
 }
 
-impl<I: Iterator, F, T> fmt::Debug for ScopeMap<'_, '_, I, F, T> {
+impl<I: Iterator, F, T, R: ScopeResult> fmt::Debug for ScopeMap<'_, '_, I, F, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScopeMap")
             .field("results", &self.results.len())

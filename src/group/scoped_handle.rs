@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::result::TaskResult;
+use super::result::{ScopeResult, TaskResult};
 use super::scope::{Room, Scope};
 use super::scoped_task::{Ending, ScopedTarget, ScopedTask};
 use crate::error::panic::resume_to;
@@ -61,8 +61,6 @@ impl<'scope> Scope<'scope, '_, ()> {
     /// Adds a task with a value, and returns the handle for it. The task and its value may borrow
     /// data that outlives the scope.
     ///
-    /// This method needs a scope whose other tasks return `()`.
-    ///
     /// A `Result` is a value like any other: an `Err` does not cancel the scope. A panic belongs to
     /// the [handle](ScopedHandle).
     ///
@@ -90,17 +88,61 @@ impl<'scope> Scope<'scope, '_, ()> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        match spawn(self, (f, Room::Await), |f| f, Location::caller()) {
-            Ok(handle) => handle,
-            Err(_) => unreachable!("a scope refuses no task that waits for room"),
-        }
+        spawn_waiting(self, f, Location::caller())
+    }
+}
+
+impl<'scope, E: Send + 'static> Scope<'scope, '_, Result<(), E>> {
+    /// Adds a task with a value to a scope whose other tasks return a `Result`. Otherwise behaves
+    /// like [`spawn_value`](#method.spawn_value) of a scope whose tasks return `()`.
+    ///
+    /// If another task of the scope fails before this task starts, the handle returns
+    /// [`JoinError::Cancelled`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let numbers = ["1", "2", "3"];
+    /// let sum = pool.scope(|scope| {
+    ///     scope.spawn(|| numbers[0].parse::<i32>().map(drop)); // an error cancels the rest
+    ///     let rest = || numbers[1..].iter().flat_map(|text| text.parse::<i32>()).sum::<i32>();
+    ///     scope.spawn_value(rest).join()
+    /// })??;
+    /// assert_eq!(sum, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    // The receiver differs from that of the method above on purpose; see `scope`.
+    #[track_caller]
+    pub fn spawn_value<F, T>(self: &&'scope Self, f: F) -> ScopedHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        spawn_waiting(self, f, Location::caller())
+    }
+}
+
+/// Adds a task with a value, and waits for room.
+fn spawn_waiting<'scope, F, T, R: ScopeResult>(
+    scope: &'scope Scope<'scope, '_, R>,
+    f: F,
+    location: &'static Location<'static>,
+) -> ScopedHandle<'scope, T>
+where
+    F: FnOnce() -> T + Send + 'scope,
+    T: Send + 'scope,
+{
+    match spawn(scope, (f, Room::Await), |f| f, location) {
+        Ok(handle) => handle,
+        Err(_) => unreachable!("a scope refuses no task that waits for room"),
     }
 }
 
 /// Adds the task whose closure `make` returns for `source`. Calls `make` once, unless the task is
 /// refused.
-pub(super) fn spawn<'scope, S, F, T>(
-    scope: &'scope Scope<'scope, '_, ()>,
+pub(super) fn spawn<'scope, S, F, T, R: ScopeResult>(
+    scope: &'scope Scope<'scope, '_, R>,
     source: (S, Room),
     make: impl FnOnce(S) -> F,
     location: &'static Location<'static>,
@@ -115,7 +157,10 @@ where
         let cell = Arc::new(ValueCell::default());
         handle = Some(ScopedHandle { task: Arc::clone(&task) as _, cell: Arc::clone(&cell), scope: PhantomData });
         let value_task = ValueTask { f: make(source), cell, unstarted: Unstarted(task) };
-        move || value_task.run()
+        move || {
+            value_task.run();
+            R::success()
+        }
     };
     scope.add(source, make_task, location)?;
     Ok(handle.expect("a task that was added was made"))

@@ -12,7 +12,7 @@ use super::config_diff::ConfigMismatch;
 /// An error of user code that encodes or decodes a payload, or of the client library.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why connecting failed.
+/// The error of connecting to a server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -48,7 +48,7 @@ pub enum ConnectError {
     WouldDeadlock,
 }
 
-/// Why a message was not published, or a request has no answer.
+/// The error of a message that was not published, or of a request that got no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -78,7 +78,7 @@ pub enum PublishError {
     WouldDeadlock,
 }
 
-/// Why a job is not known to be stored.
+/// The error of enqueueing a job, which is not known to be stored.
 ///
 /// After [`Timeout`](Self::Timeout) and [`Disconnected`](Self::Disconnected) it may be stored
 /// nevertheless. Enqueue it again with the same id: within the duplicate window it is stored once.
@@ -119,7 +119,7 @@ pub enum EnqueueError {
     WouldDeadlock,
 }
 
-/// Why a queue could not be opened or read.
+/// The error of a queue that could not be opened or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
@@ -152,7 +152,7 @@ pub enum QueueError {
     WouldDeadlock,
 }
 
-/// Why a worker cannot work.
+/// The error of a worker that could not be built, or whose run has failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {

@@ -32,6 +32,10 @@ use super::error::BoxError;
 /// assert_eq!(Resize::decode(&job.encode()?)?, job);
 /// # Ok::<(), BoxError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a payload is text, bytes or a type that implements `Encode`, not `{Self}`",
+    note = "implement `Encode` for your type, for example with `serde_json::to_vec`"
+)]
 pub trait Encode {
     /// Returns the bytes.
     ///
@@ -42,6 +46,10 @@ pub trait Encode {
 }
 
 /// Converts bytes into a value. The counterpart of [`Encode`].
+#[diagnostic::on_unimplemented(
+    message = "a payload is read as a type that implements `Decode`, not as `{Self}`",
+    note = "implement `Decode` for your type, for example with `serde_json::from_slice`"
+)]
 pub trait Decode: Sized {
     /// Returns the value.
     ///

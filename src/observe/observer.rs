@@ -41,6 +41,11 @@ use crate::sync::Arc;
 /// assert_eq!(failures.0.load(Ordering::Relaxed), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an observer",
+    note = "implement `Observer` for a type of your own: each of its methods has a default",
+    note = "for a closure that gets each panic, use `on_panic`"
+)]
 pub trait Observer: Send + Sync + 'static {
     /// Called when the pool admits a task, before the task is queued.
     /// [`task_refused`](Self::task_refused) follows if there is no room for it.

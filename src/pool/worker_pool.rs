@@ -215,6 +215,15 @@ impl WorkerPool {
     ///
     /// In the second case the target is the former number of workers again, unless another resize
     /// came in between. The worker whose hook failed has run no task.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// pool.resize(4)?; // for the night
+    /// assert_eq!(pool.workers(), 4);
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
         let one_at_a_time = self.inner.workers.lock_resize();

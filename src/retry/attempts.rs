@@ -22,6 +22,24 @@ const MAX_DELAY: Duration = Duration::from_secs(3_155_760_000);
 const MAX_GROWTH_STEPS: u32 = 64;
 
 /// One attempt of a task that is retried.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use workcrew::retry::RetryPolicy;
+///
+/// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+/// let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(3);
+/// let answer = pool.spawn_with_retry(policy, |attempt| {
+///     if attempt.token().is_cancelled() {
+///         return Err("no time left");
+///     }
+///     if attempt.is_last() { Ok(attempt.number()) } else { Err("busy") }
+/// })?;
+/// assert_eq!(answer.join()?.unwrap(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Attempt {
     number: u32,
@@ -67,6 +85,45 @@ impl Attempt {
     }
 }
 
+impl<E> RetryPolicy<E> {
+    /// Returns the delays between the attempts of a task, in order and without jitter. So a test
+    /// can check a policy without waiting.
+    ///
+    /// There is one delay less than attempts. A [timeout](Self::timeout), a [budget](Self::budget)
+    /// or an error that is not retried may end the attempts earlier.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use workcrew::retry::RetryPolicy;
+    ///
+    /// let seconds = Duration::from_secs;
+    /// let policy = RetryPolicy::<&str>::exponential().base_delay(seconds(2)).max_delay(seconds(5));
+    /// let delays: Vec<_> = policy.max_attempts(4).delays().collect();
+    /// assert_eq!(delays, [seconds(2), seconds(4), seconds(5)]);
+    /// ```
+    pub fn delays(&self) -> impl Iterator<Item = Duration> + use<E> {
+        (1..self.max_attempts).zip(self.growth().build()).map(|(_, delay)| delay)
+    }
+
+    /// Returns the growth of the delays, without jitter and without end.
+    fn growth(&self) -> ExponentialBuilder {
+        // `backon` does not apply its cap to the first delay, and grows past a cap of zero. So the
+        // base is capped here.
+        let max_delay = self.max_delay.min(MAX_DELAY);
+        let base = self.backoff.base_delay.min(max_delay);
+        // A fixed delay is at its own cap, so `backon` does not multiply it by one in floating
+        // point.
+        let top = if self.backoff.factor > 1.0 { max_delay } else { base };
+        ExponentialBuilder::new()
+            .with_min_delay(base)
+            .with_max_delay(top)
+            .with_factor(self.backoff.factor)
+            .without_max_times()
+    }
+}
+
 /// The decision after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -93,21 +150,9 @@ pub(crate) struct RetryState<E> {
 impl<E> RetryState<E> {
     /// Returns the state of a task that is submitted at `now`.
     pub(crate) fn new(policy: RetryPolicy<E>, now: Instant) -> Self {
-        // `backon` does not apply its cap to the first delay, and grows past a cap of zero. So the
-        // base is capped here.
-        let max_delay = policy.max_delay.min(MAX_DELAY);
-        let backoff = policy.backoff;
-        let base = backoff.base_delay.min(max_delay);
-        // A fixed delay is at its own cap, so `backon` does not multiply it by one in floating
-        // point.
-        let top = if backoff.factor > 1.0 { max_delay } else { base };
-        let builder = ExponentialBuilder::new()
-            .with_min_delay(base)
-            .with_max_delay(top)
-            .with_factor(backoff.factor)
-            .without_max_times();
-        let delays = if backoff.jitter { builder.with_jitter() } else { builder }.build();
-        let deadline = policy.deadline(now);
+        let builder = policy.growth();
+        let delays = if policy.backoff.jitter { builder.with_jitter() } else { builder }.build();
+        let (max_delay, deadline) = (policy.max_delay.min(MAX_DELAY), policy.deadline(now));
         Self { policy, delays, max_delay, made: 0, deadline }
     }
 

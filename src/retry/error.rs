@@ -36,6 +36,22 @@ pub enum AttemptError<E> {
 
 /// The error of a task that was given up after at least one attempt. When it is dropped, panics in
 /// the destructors of its errors are contained.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use workcrew::retry::{AttemptError, GiveUpReason, RetryPolicy};
+///
+/// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+/// let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(2);
+/// let fails = |attempt: workcrew::retry::Attempt| Err::<(), _>(attempt.number());
+/// let error = pool.spawn_with_retry(policy, fails)?.join()?.unwrap_err();
+/// assert_eq!((error.attempts(), error.reason()), (2, GiveUpReason::Attempts));
+/// assert!(matches!(error.first(), AttemptError::Failed(1)));
+/// assert!(matches!(error.into_last(), AttemptError::Failed(2)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct RetryError<E> {
     reason: GiveUpReason,
     attempts: u32,

@@ -66,6 +66,29 @@ pub(super) struct Backoff {
 }
 
 /// The class of an error, which decides whether another attempt follows.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use workcrew::retry::{ErrorClass, GiveUpReason, RetryPolicy};
+///
+/// #[derive(Debug)]
+/// enum Refusal { NotFound, Busy { retry_after: Duration } }
+///
+/// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+/// let policy = RetryPolicy::exponential().classify(|refusal| match refusal {
+///     Refusal::NotFound => ErrorClass::Permanent,
+///     Refusal::Busy { retry_after } => ErrorClass::RetryAfter(*retry_after),
+/// });
+/// let page = pool.spawn_with_retry(policy, |attempt| match attempt.number() {
+///     1 => Err::<(), _>(Refusal::Busy { retry_after: Duration::from_millis(1) }),
+///     _ => Err(Refusal::NotFound),
+/// })?;
+/// let error = page.join()?.unwrap_err();
+/// assert_eq!((error.attempts(), error.reason()), (2, GiveUpReason::Permanent));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorClass {

@@ -54,6 +54,19 @@ fn delays_grow_to_the_cap_and_stay_there_at_any_number_of_attempts() {
     }
 }
 
+/// Fault 607.
+#[test]
+fn a_policy_shows_its_delays_without_jitter_and_without_a_task() {
+    let shown = |policy: RetryPolicy<()>| policy.delays().collect::<Vec<_>>();
+    assert_eq!(shown(RetryPolicy::fixed(SECOND).max_attempts(3)), [SECOND, SECOND]);
+    assert!(shown(RetryPolicy::fixed(SECOND).max_attempts(0)).is_empty());
+    let policy = || RetryPolicy::exponential().base_delay(SECOND).max_delay(6 * SECOND);
+    assert_eq!(shown(policy().max_attempts(5)), [SECOND, 2 * SECOND, 4 * SECOND, 6 * SECOND]);
+    assert_eq!(shown(policy().jitter(false).max_attempts(9)), delays(policy().jitter(false), 8));
+    // An iterator that is lazy, since a policy may allow any number of attempts.
+    assert_eq!(RetryPolicy::<()>::fixed(SECOND).max_attempts(u32::MAX).delays().nth(1_000), Some(SECOND));
+}
+
 /// Fault 135.
 #[test]
 fn jitter_lengthens_by_less_than_the_delay_and_never_past_the_cap() {

@@ -5,6 +5,7 @@
 mod common;
 mod borrow;
 mod cancel;
+mod fallible;
 mod map;
 mod panic;
 mod pool;

@@ -65,5 +65,5 @@ fn a_mistake_is_explained_by_the_crate() {
             assert!(is_shown, "{name}: not shown: {expected}\n\n{shown}\n\n{errors}");
         }
     }
-    assert!(texts >= 14, "the programs were not found");
+    assert!(texts >= 24, "the programs were not found");
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::nats::check::{self, Checked, InvalidArgument};
 
-/// When a broken connection is made again. Set the fields of a default value, and pass it to
-/// [`ConnectionBuilder::reconnect`](crate::nats::ConnectionBuilder::reconnect).
+/// The settings that say when a broken connection is made again. Set the fields of a default value,
+/// and pass it to [`ConnectionBuilder::reconnect`](crate::nats::ConnectionBuilder::reconnect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReconnectSettings {

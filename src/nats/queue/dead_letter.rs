@@ -50,7 +50,7 @@ const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The longest recorded error, in bytes.
 const MAX_ERROR: usize = 1_024;
 
-/// Why a job became a dead letter.
+/// The reason why a job became a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeadLetterReason {

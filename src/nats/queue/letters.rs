@@ -23,7 +23,7 @@ const PAGE_BYTES: usize = 8 << 20;
 /// How long the server keeps an unused reader.
 const READER_EXPIRES: Duration = Duration::from_secs(30);
 
-/// Which dead letters to read. Set the fields of a default value.
+/// A selection of dead letters to read. Set the fields of a default value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetterQuery {

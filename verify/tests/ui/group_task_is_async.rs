@@ -1,4 +1,4 @@
-//~ a task of a group or a scope returns `()` or a `Result`, not
+//~ a task of a group returns `()` or a `Result`, not
 //~ an async closure returns a future, which a pool does not run: write a plain closure
 
 fn main() {

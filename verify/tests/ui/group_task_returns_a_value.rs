@@ -1,5 +1,5 @@
-//~ a task of a group or a scope returns `()` or a `Result`, not `{integer}`
-//~ in a group, return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail
+//~ a task of a group returns `()` or a `Result`, not `{integer}`
+//~ from a task with a value that cannot fail, return `Ok::<_, std::convert::Infallible>(value)`
 
 fn main() {
     let group = workcrew::WorkerPool::global().group();

@@ -1,5 +1,5 @@
-//~ a task of a group or a scope returns `()` or a `Result`, not `{integer}`
-//~ in a scope,
+//~ a task of a scope returns `()` or `Result<(), E>`, not `{integer}`
+//~ for a task with a value, use `spawn_value`, whose handle returns the value, or `map`
 
 fn main() {
     let _ = workcrew::WorkerPool::global().scope(|scope| {

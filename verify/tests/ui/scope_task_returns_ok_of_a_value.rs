@@ -1,0 +1,8 @@
+//~ a task of a scope returns `()` or `Result<(), E>`, not `Result<i32, String>`
+//~ for a task with a value, use `spawn_value`, whose handle returns the value, or `map`
+
+fn main() {
+    let _ = workcrew::WorkerPool::global().scope(|scope| {
+        scope.spawn(|| Ok::<i32, String>(1));
+    });
+}

@@ -175,7 +175,7 @@ fn functions_are_short() {
 #[test]
 fn the_auto_traits_of_every_public_type_are_asserted() {
     let (root, errors) = (fs::read_to_string("src/lib.rs").unwrap(), fs::read_to_string("tests/errors.rs").unwrap());
-    let traits = ["HandlerResult", "Observer", "TaskResult", "TickResult"];
+    let traits = ["HandlerResult", "Observer", "ScopeResult", "TaskResult", "TickResult"];
     let faults = ["FailGuard", "Failpoint", "configure"]; // of builds for checks alone
     let exports: Vec<_> = root.split("\npub use ").skip(1).filter_map(|export| export.split(';').next()).collect();
     let exports = exports.join(" ");

@@ -84,7 +84,7 @@ impl Cancelled {
 ///     Err(JoinError::Panicked(panic)) => assert_eq!(panic.message(), Some("no luck")),
 ///     Err(other) => println!("not done: {other}"), // cancelled, or the wait could not end
 /// }
-/// # Ok::<(), workcrew::BuildError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -51,14 +51,10 @@ fn run() -> Result<(u8, String)> {
 
     // A lazy chain: nothing is found, hashed or kept before the loop below asks for a line.
     let files = roots.iter().flat_map(|root| regular_files(root)).take_while(|_| !stop.is_cancelled());
-    let task_stop = stop.clone();
+    let (task_stop, on_error) = (stop.clone(), if keep_going { CancellationToken::new() } else { stop.clone() });
     let lines = pool.map(files, move |file: Result<PathBuf>| {
         let line = file.and_then(|path| checksum(&path, &task_stop).with_context(|| path.display().to_string()));
-        line.inspect_err(|_| {
-            if !keep_going {
-                task_stop.cancel()
-            }
-        })
+        line.inspect_err(|_| on_error.cancel())
     });
     let mut lines = lines.window(WINDOW).map(|line| line?); // the panic of a task becomes an error like others
     let (mut listed, mut errors) = (0_u64, 0);

@@ -17,7 +17,7 @@ fn a_scope_whose_tasks_may_fail_has_values_and_maps() {
                 if words.is_empty() { Err("no words") } else { Ok(()) }
             });
             let first = scope.spawn_value(|| words[0].as_str());
-            let lengths: Result<Vec<_>, _> = scope.map(&words, |word| word.len()).window(2).collect();
+            let lengths: Result<Vec<_>, _> = scope.map(&words, String::len).window(2).collect();
             (first.join().unwrap(), lengths.unwrap())
         });
         assert_eq!(ended.unwrap(), ("so", vec![2, 4, 7]));

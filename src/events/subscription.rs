@@ -133,9 +133,10 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     /// [`mailbox_capacity_per_key`](Self::mailbox_capacity_per_key).
     ///
     /// The publisher calls `key` once for each event, with no lock held, and keys are hashed and
-    /// compared there. If one of these panics, the handler is not called with that event. The
-    /// delivery [fails](crate::events::DeliveryOutcome::Failed) with the panic on a worker, without
-    /// another attempt, and the event becomes a dead letter.
+    /// compared there. A key owns its data, so clone what it takes from the event. If `key`, the
+    /// hash or the comparison panics, the handler is not called with that event. The delivery
+    /// [fails](crate::events::DeliveryOutcome::Failed) with the panic on a worker, without another
+    /// attempt, and the event becomes a dead letter.
     ///
     /// A handler that waits for the receipt of an event of its own key gets
     /// [`WouldDeadlock`](crate::events::WouldDeadlock). It may wait for an event of another key.

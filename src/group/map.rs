@@ -32,7 +32,10 @@ impl WorkerPool {
     /// [`JoinError::Cancelled`]. For an endless iterator these errors do not end, so stop at the
     /// first.
     ///
-    /// Items and `f` own what they use. For items that borrow, use a [scope](Self::scope).
+    /// Items and `f` own what they use. For items that borrow, use [`Scope::map`](crate::Scope::map).
+    /// `f` is synchronous: the future of an async closure would not run. To retry items that fail,
+    /// without a worker during the delays, add them to a group with
+    /// [`spawn_with_retry`](crate::TaskGroup::spawn_with_retry), which returns the values in order.
     ///
     /// # Examples
     ///

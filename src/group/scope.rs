@@ -245,8 +245,11 @@ impl WorkerPool {
     /// through the data that they borrow, through the [handles](crate::ScopedHandle) of
     /// [`spawn_value`](Scope::spawn_value), or through [`map`](Scope::map).
     ///
-    /// "Type annotations needed for `&Scope`" means that the body calls no method from which the
-    /// compiler infers what tasks return. Write the type of its argument, as in `|_: &Scope| ..`.
+    /// "Type annotations needed for `&Scope`" has one of two causes:
+    /// - The body calls no method from which the compiler infers what tasks return. Write the type
+    ///   of its argument, as in `|_: &Scope| ..`.
+    /// - Tasks use `?`, and no task says which error it returns. Name it once, as in
+    ///   `Ok::<(), std::io::Error>(())`.
     ///
     /// [`scope_builder`](Self::scope_builder) sets a limit, a deadline or a label.
     ///

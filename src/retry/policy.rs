@@ -18,6 +18,10 @@ const DEFAULT_MAX_DELAY: Duration = Duration::from_secs(30);
 /// Clones of a policy serve many tasks and share its [budget](Self::budget). By default a task has
 /// five attempts, every error and every panic is retried, and there is no timeout.
 ///
+/// The compiler infers `E` from the task. A policy without a task needs its name, as in
+/// `RetryPolicy::<io::Error>::exponential()`. For a delay that depends on the error, see
+/// [`ErrorClass::RetryAfter`].
+///
 /// # Examples
 ///
 /// ```

@@ -158,6 +158,11 @@ impl CycleTask {
         Self { id, label: label.cloned(), location, pool, pool_number }
     }
 
+    /// Returns `true` if it is the task of that pool with this id.
+    pub(crate) fn is_of(&self, pool_number: u64, id: TaskId) -> bool {
+        (self.id, self.pool_number) == (id, pool_number)
+    }
+
     fn is(&self, other: &Self) -> bool {
         (self.id, self.pool_number) == (other.id, other.pool_number)
     }
@@ -234,6 +239,20 @@ impl fmt::Display for Cycle {
             write_again(f, first.task.as_ref(), names_pools)?;
         }
         Ok(())
+    }
+}
+
+/// Writes what a cycle writes, without the pool: "task 17 (`mail`, src/a.rs:12:9)".
+impl fmt::Display for CycleTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_task(f, Some(self), false)
+    }
+}
+
+/// Writes what a cycle writes, without the pool: "room in group `mail`".
+impl fmt::Display for CycleTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_target(f, self, false)
     }
 }
 

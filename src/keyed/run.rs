@@ -2,13 +2,14 @@
 
 use super::name::KeyId;
 use super::pending::{PendingTask, Ran};
-use super::state::{KeyedInner, Notices, State, Turn};
+use super::state::{Busy, KeyedInner, Notices, State, Turn};
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::snapshot::{Holder, KeySnapshot, KeyedSnapshot, Page};
 use crate::sync::{Arc, Weak};
 use crate::task::context::{AwaitedId, GroupId};
-use crate::task::job::TicketHolder;
+use crate::task::job::{self, Leftover, TicketHolder};
 use crate::task::waits;
 use crate::task::wakers::Wakers;
 
@@ -179,5 +180,33 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
             nesting::discard(name);
         }
         drop(leftover);
+    }
+
+    fn snapshot(self: Arc<Self>) -> (Holder, Leftover) {
+        let state = self.state.lock();
+        let mut running = Page::new();
+        for queue in state.running.iter().filter_map(|key| state.turns.get(*key)) {
+            if let Some(Busy::Running(task)) = queue.state.busy {
+                let label = || self.label(&queue.name).cloned();
+                running.push(|| KeySnapshot { label: label(), task, waiting: queue.len() });
+            }
+        }
+        #[cfg(feature = "retry")]
+        let delayed = state.delayed.len();
+        #[cfg(not(feature = "retry"))]
+        let delayed = 0;
+        let copy = KeyedSnapshot {
+            label: self.settings.label.clone(),
+            waiting: state.turns.queued(),
+            capacity: self.settings.capacity,
+            capacity_per_key: self.settings.capacity_per_key,
+            keys: state.turns.keys(),
+            ready: state.turns.ready(),
+            delayed,
+            submitters: state.room_waiters.count() + state.room_futures.len(),
+            running,
+        };
+        drop(state);
+        (Holder::Keyed(copy), job::leftover(self))
     }
 }

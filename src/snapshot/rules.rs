@@ -145,8 +145,8 @@ impl Snapshot {
         let age = youngest(&members, limits).filter(|_| members.len() >= limit)?;
         let name = group.label.as_ref().map_or_else(|| "a group".to_owned(), |label| format!("group `{label}`"));
         let message = format!(
-            "the limit of {name} ({limit}) is held by tasks that have run for {}: {}. {} for the limit; if a running \
-             task needs one of those, neither ends",
+            "the limit of {name} ({limit}) is held for {} by {}; {} for the limit, and a running task that needs one \
+             of those never ends",
             Seconds(age),
             named(&members),
             Waiting(group.waiting as u64),

@@ -49,7 +49,7 @@ impl Display for WorkerSnapshot {
         let Self { index, task, wait } = self;
         write!(f, "worker {index}: ")?;
         match (task, wait) {
-            (Some(task), None) => write!(f, "{task}, runs"),
+            (Some(task), None) => write!(f, "runs {task}"),
             (Some(task), Some(wait)) => write!(f, "{task}, {wait}"),
             (None, Some(wait)) => write!(f, "{wait}"),
             (None, None) => f.write_str("idle"),
@@ -67,12 +67,12 @@ impl Display for TaskSnapshot {
     }
 }
 
-/// Writes the wait without its waiter: "waits for task 17 (src/a.rs:12:9), for 3.0 s, which runs on
+/// Writes the wait without its waiter: "has waited 3.0 s for task 17 (src/a.rs:12:9), which runs on
 /// worker 1".
 impl Display for WaitSnapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { task, target, then, runs_on, is_cycle, is_timed, age, .. } = self;
-        write!(f, "waits for {target}, for {}", Seconds(*age))?;
+        write!(f, "has waited {} for {target}", Seconds(*age))?;
         if *is_timed {
             f.write_str(" (with a time limit)")?;
         }

@@ -293,7 +293,7 @@ fn a_hundred_thousand_queued_tasks_give_a_small_snapshot() {
 /// Fault 567.
 #[test]
 fn snapshots_of_four_threads_change_nothing_while_everything_moves() {
-    const LOOKS: usize = 500;
+    const LOOKS: usize = 2_500;
     let pool = pool(3, 4);
     let (ran, stop) = (Counter::new(), Arc::new(AtomicBool::new(false)));
     let lookers: Vec<_> = (0..4)

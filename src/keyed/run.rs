@@ -210,3 +210,39 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
         (Holder::Keyed(copy), job::leftover(self))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::keyed::state::KeyedSettings;
+    use crate::pool::worker_pool::WorkerPool;
+    use crate::priority::Priority;
+
+    /// Fault 571.
+    #[test]
+    fn a_snapshot_that_holds_the_last_reference_drops_no_value_of_the_user() {
+        struct OnDrop(Sender<()>);
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                self.0.send(()).expect("the test waits");
+            }
+        }
+        let pool = WorkerPool::builder().workers(1).build().expect("a thread");
+        let settings = KeyedSettings { capacity: 1, capacity_per_key: 1, label: None, priority: Priority::Normal };
+        let (dropped, drops) = channel();
+        let captured = OnDrop(dropped);
+        let label_of = move |_: &u8| {
+            let _ = &captured;
+            Arc::from("label")
+        };
+        let inner = KeyedInner::new(pool.inner(), settings, Some(Arc::new(label_of)));
+        let (other, leftover) = (Arc::clone(&inner), TicketHolder::snapshot(inner).1);
+        assert!(leftover.is_none(), "there is another reference");
+        let (_, leftover) = TicketHolder::snapshot(other);
+        assert!(drops.try_recv().is_err() && leftover.is_some());
+        drop(leftover);
+        assert!(drops.try_recv().is_ok());
+    }
+}

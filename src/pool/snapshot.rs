@@ -170,3 +170,25 @@ fn link(waits: &mut Page<WaitSnapshot>, workers: &[WorkerSnapshot], pool: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::sync::current_thread;
+
+    /// Fault 571.
+    #[test]
+    fn what_is_left_of_a_group_is_dropped_on_another_thread() {
+        struct OnDrop(Sender<thread::ThreadId>);
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                self.0.send(current_thread().id()).expect("the test waits");
+            }
+        }
+        let (dropped, drops) = channel();
+        drop_elsewhere(vec![Box::new(OnDrop(dropped))]);
+        assert_ne!(drops.recv().expect("it is dropped"), current_thread().id());
+    }
+}

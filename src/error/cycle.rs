@@ -169,8 +169,9 @@ impl CycleTask {
 }
 
 impl CycleTarget {
+    /// Does not allocate: waits are described before threads sleep.
     pub(crate) fn new(kind: CycleKind) -> Self {
-        Self { kind, label: None, task: None, pool: Arc::from(""), pool_number: 0 }
+        Self { kind, label: None, task: None, pool: Arc::default(), pool_number: 0 }
     }
 
     pub(crate) fn label(self, label: Option<&Arc<str>>) -> Self {
@@ -178,7 +179,7 @@ impl CycleTarget {
     }
 
     pub(crate) fn task(id: TaskId, label: Option<&Arc<str>>, location: &'static Location<'static>) -> Self {
-        Self { task: Some(CycleTask::new(id, label, location, (Arc::from(""), 0))), ..Self::new(CycleKind::Task) }
+        Self { task: Some(CycleTask::new(id, label, location, (Arc::default(), 0))), ..Self::new(CycleKind::Task) }
     }
 
     /// Sets its pool.

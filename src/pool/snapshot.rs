@@ -176,19 +176,20 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::sync::current_thread;
+    use crate::sync::{Thread, current_thread};
 
     /// Fault 571.
     #[test]
     fn what_is_left_of_a_group_is_dropped_on_another_thread() {
-        struct OnDrop(Sender<thread::ThreadId>);
+        struct OnDrop(Sender<bool>, Thread);
         impl Drop for OnDrop {
             fn drop(&mut self) {
-                self.0.send(current_thread().id()).expect("the test waits");
+                let is_here = current_thread().id() == self.1.id();
+                self.0.send(is_here).expect("the test waits");
             }
         }
         let (dropped, drops) = channel();
-        drop_elsewhere(vec![Box::new(OnDrop(dropped))]);
-        assert_ne!(drops.recv().expect("it is dropped"), current_thread().id());
+        drop_elsewhere(vec![Box::new(OnDrop(dropped, current_thread()))]);
+        assert!(!drops.recv().expect("it is dropped"));
     }
 }

@@ -305,13 +305,14 @@ fn snapshots_of_four_threads_change_nothing_while_everything_moves() {
                     let snapshot = pool.snapshot();
                     assert!(snapshot.workers.len() <= 3 && !snapshot.to_json().is_empty());
                     looks += 1;
+                    thread::yield_now();
                 }
             })
         })
         .collect();
     let mut submitted = 0;
     with_watchdog(|| {
-        for round in 0..200_usize {
+        for round in 0..60_usize {
             submitted += one_round(&pool, &ran, round);
         }
         stop.store(true, Ordering::Relaxed);

@@ -39,12 +39,11 @@ pub(crate) fn may_wait_for_end(executor: &Arc<Executor>, is_over: impl Fn() -> b
     context::depth() == 0 || wait_within_task(executor, is_over).is_ok()
 }
 
+/// Blocks as [`wait_idle`] does, without help. Snapshots show the wait.
 fn wait_listed(executor: &Executor, deadline: Deadline, is_over: impl Fn() -> bool) -> bool {
-    if executor.tracker.is_idle() {
-        return true;
-    }
     let is_timed = deadline != Deadline::NEVER;
-    let _listed = sleepers::list(CycleTarget::new(CycleKind::Pool), executor.pool_id, is_timed);
+    let list = || sleepers::list(CycleTarget::new(CycleKind::Pool), executor.pool_id, is_timed);
+    let _listed = (!executor.tracker.is_idle()).then(list);
     executor.tracker.wait_idle_unless(is_over, deadline)
 }
 

@@ -11,6 +11,9 @@ mod coming_from {}
 #[doc = include_str!("../docs/cookbook.md")]
 mod cookbook {}
 
+#[doc = include_str!("../docs/observability.md")]
+mod observability {}
+
 #[cfg(feature = "events")]
 #[doc = include_str!("../docs/events.md")]
 mod events {}

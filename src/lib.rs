@@ -355,8 +355,9 @@
 //!
 //! [`metrics`](WorkerPool::metrics) counts every task once, by its outcome or state, and
 //! [`timing`](WorkerPoolBuilder::timing) adds histograms. [`running`](WorkerPool::running) returns
-//! what each worker is running, and since when. [`Observer`]s follow each task. The feature
-//! `prometheus` exports them. [`propagate`](WorkerPoolBuilder::propagate) carries contexts to tasks.
+//! what each worker is running, and since when. [`snapshot`](WorkerPool::snapshot) says why a pool
+//! does not go on. [`Observer`]s follow each task. The feature `prometheus` exports metrics.
+//! [`propagate`](WorkerPoolBuilder::propagate) carries contexts to tasks.
 //!
 //! # Limits
 //!
@@ -408,6 +409,7 @@ mod task;
 mod queue;
 mod cancel;
 mod observe;
+pub mod snapshot;
 mod error;
 mod time;
 mod priority;

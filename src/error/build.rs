@@ -47,6 +47,18 @@ pub enum BuildError {
         /// The largest allowed size in bytes.
         limit: usize,
     },
+    /// A time of [`on_stuck`](crate::WorkerPoolBuilder::on_stuck) or
+    /// [`stuck_after`](crate::WorkerPoolBuilder::stuck_after) is zero.
+    #[error("the time after which a pool counts as stuck is zero")]
+    ZeroStuckTime,
+    /// The operating system refused to start the thread of
+    /// [`on_stuck`](crate::WorkerPoolBuilder::on_stuck).
+    #[error("the thread of `on_stuck` could not be started")]
+    #[non_exhaustive]
+    StuckThread {
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// The environment variable `WORKCREW_WORKERS`, which sizes the global pool, is not a number.
     #[error("WORKCREW_WORKERS is {value:?}, not a number of workers")]
     #[non_exhaustive]

@@ -158,14 +158,20 @@ impl CycleTask {
         Self { id, label: label.cloned(), location, pool, pool_number }
     }
 
+    /// Returns `true` if it is the task of that pool with this id.
+    pub(crate) fn is_of(&self, pool_number: u64, id: TaskId) -> bool {
+        (self.id, self.pool_number) == (id, pool_number)
+    }
+
     fn is(&self, other: &Self) -> bool {
         (self.id, self.pool_number) == (other.id, other.pool_number)
     }
 }
 
 impl CycleTarget {
+    /// Does not allocate: waits are described before threads sleep.
     pub(crate) fn new(kind: CycleKind) -> Self {
-        Self { kind, label: None, task: None, pool: Arc::from(""), pool_number: 0 }
+        Self { kind, label: None, task: None, pool: Arc::default(), pool_number: 0 }
     }
 
     pub(crate) fn label(self, label: Option<&Arc<str>>) -> Self {
@@ -173,7 +179,7 @@ impl CycleTarget {
     }
 
     pub(crate) fn task(id: TaskId, label: Option<&Arc<str>>, location: &'static Location<'static>) -> Self {
-        Self { task: Some(CycleTask::new(id, label, location, (Arc::from(""), 0))), ..Self::new(CycleKind::Task) }
+        Self { task: Some(CycleTask::new(id, label, location, (Arc::default(), 0))), ..Self::new(CycleKind::Task) }
     }
 
     /// Sets its pool.
@@ -234,6 +240,20 @@ impl fmt::Display for Cycle {
             write_again(f, first.task.as_ref(), names_pools)?;
         }
         Ok(())
+    }
+}
+
+/// Writes what a cycle writes, without the pool: "task 17 (`mail`, src/a.rs:12:9)".
+impl fmt::Display for CycleTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_task(f, Some(self), false)
+    }
+}
+
+/// Writes what a cycle writes, without the pool: "room in group `mail`".
+impl fmt::Display for CycleTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_target(f, self, false)
     }
 }
 

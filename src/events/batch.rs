@@ -35,6 +35,7 @@ use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::{Started, WorkerCounters};
 use crate::retry::{AttemptError, ErrorClass, RetryDecision};
+use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
 use crate::task::context;
 use crate::task::executor::Executor;
@@ -288,5 +289,9 @@ impl<E: Send + Sync + 'static> Task for LingerTimer<E> {
 
     fn is_finished(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn describe_timer(&self) -> TimerSnapshot {
+        TimerSnapshot::of_kind(TimerKind::Batch)
     }
 }

@@ -16,6 +16,7 @@ use super::turn::Delivered;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::Arc;
 use crate::task::context;
 use crate::task::executor::Executor;
@@ -143,5 +144,9 @@ impl<E: Send + Sync + 'static> Task for Delayed<E> {
 
     fn is_finished(&self) -> bool {
         self.is_taken()
+    }
+
+    fn describe_timer(&self) -> TimerSnapshot {
+        TimerSnapshot::of_kind(TimerKind::Retry)
     }
 }

@@ -1,5 +1,6 @@
 //! How deliveries are made, by the rules 2, 3, 5 and 7 of `mailbox`.
 
+use std::any::type_name;
 use std::time::Duration;
 
 use super::delivery::{PendingDelivery, RetryProgress};
@@ -14,10 +15,11 @@ use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::retry::{AttemptError, ErrorClass, RetryDecision};
+use crate::snapshot::{Holder, SubscriptionSnapshot};
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::task::executor::TaskMeta;
-use crate::task::job::TicketHolder;
+use crate::task::job::{Leftover, TicketHolder, leftover};
 use crate::task::wakers::Wakers;
 use crate::unwind;
 
@@ -234,5 +236,23 @@ impl<E: Send + Sync + 'static> TicketHolder for Mailbox<E> {
 
     fn cancel(&self, reason: CancelReason) {
         self.close(reason);
+    }
+
+    fn snapshot(self: Arc<Self>) -> (Holder, Leftover) {
+        let state = self.state.lock();
+        let copy = SubscriptionSnapshot {
+            name: Arc::clone(&self.settings.name),
+            topic: self.settings.topic.clone(),
+            event: type_name::<E>(),
+            waiting: state.queue.len() + state.reserved,
+            delayed: state.delayed.len(),
+            capacity: self.settings.capacity,
+            limit: Some(self.limit()).filter(|limit| *limit < usize::MAX),
+            running: state.tickets.runners(),
+            publishers: state.room_waiters.count() + state.watches.len() + state.futures.len(),
+            is_closed: state.closed.is_some(),
+        };
+        drop(state);
+        (Holder::Subscription(copy), leftover(self))
     }
 }

@@ -8,6 +8,7 @@ use crate::cancel::token::CancelGuard;
 use crate::error::{CycleKind, CycleTarget};
 use crate::sync::{Arc, Mutex};
 use crate::task::context::{self, AwaitedId, GroupId, PoolId};
+use crate::task::sleepers::{self, Listed};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 
@@ -21,10 +22,13 @@ impl BusInner {
     /// `true` if they have ended. Without a deadline, it does not wait for what was left behind.
     pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
         if deadline != Deadline::NEVER {
+            let sleeps = !self.is_idle() && !deadline.is_past();
+            let _listed = sleeps.then(|| self.list_idle_wait(true));
             let check = || if self.is_idle() || deadline.is_past() { Ok(self.is_idle()) } else { Err(deadline) };
             return Ok(self.idle.wait_until(check));
         }
         let is_within_task = context::depth() > 0;
+        let _listed = (!is_within_task && !self.is_idle()).then(|| self.list_idle_wait(false));
         let target = self.idleness();
         let (mut guard, mut registered): (Option<CancelGuard>, Option<Wait>) = (None, None);
         self.idle.wait_until(|| {
@@ -53,6 +57,11 @@ impl BusInner {
                 }
             }
         })
+    }
+
+    /// Lists this thread, which waits for an idle bus, for snapshots.
+    fn list_idle_wait(&self, is_timed: bool) -> Listed {
+        sleepers::list(CycleTarget::new(CycleKind::Bus), self.pool.id(), is_timed)
     }
 }
 

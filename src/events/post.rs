@@ -17,13 +17,14 @@ use super::envelope::Envelope;
 use super::mailbox::{Mailbox, Mode, State};
 use super::progress::DeliveryOutcome;
 use super::watcher::{Watch, WatchKey};
-use crate::error::CancelReason;
+use crate::error::{CancelReason, CycleKind, CycleTarget};
 use crate::nesting;
 use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::task::room::RoomWait;
+use crate::task::sleepers;
 use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -298,6 +299,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             nesting::call_pending();
         } else {
             let wait = *wait.get_or_insert_with(RoomWait::begin);
+            let target = || CycleTarget::new(CycleKind::Mailbox).label(Some(&self.settings.name));
+            let _listed = wait.is_long().then(|| sleepers::list(target(), self.inner.pool.id(), false));
             drop(self.room.sleep(state, wait, Deadline::NEVER, |state| &mut state.room_waiters));
         }
         true

@@ -19,8 +19,10 @@ use super::progress::DeliveryOutcome;
 use super::registry::Registry;
 use super::room_wait;
 use super::watcher::{Watch, WatchKey, Watcher};
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
 use crate::task::context;
+use crate::task::sleepers;
 use crate::task::wakers::Wakers;
 
 /// Publishes an event to `mailboxes`. Returns how many have a delivery of it.
@@ -159,6 +161,9 @@ fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BTreeMap<usiz
             return;
         }
         let notified = if context::depth() == 0 {
+            let first = watched.keys().next().map(|index| &tally.mailboxes[*index]).expect("a mailbox is full");
+            let target = CycleTarget::new(CycleKind::Mailbox).label(Some(&first.settings.name));
+            let _listed = sleepers::list(target, first.inner.pool.id(), false);
             Ok(watcher.wait())
         } else {
             let full = watched.iter().map(|(index, (delivery, watch))| {

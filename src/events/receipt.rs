@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::envelope::{AnyEnvelope, Names};
 use super::event_wait::{self, WouldDeadlock};
 use super::progress::{DeliveryOutcome, Progress};
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
+use crate::task::sleepers::{self, Listed};
 use crate::time::deadline::Deadline;
 
 /// A receipt for a published event, which reports the outcomes of its deliveries. Returned by
@@ -115,7 +117,10 @@ impl Receipt {
         let deadline = Deadline::after(timeout);
         self.event.as_ref().is_none_or(|(envelope, _)| match deadline {
             Deadline::NEVER => event_wait::wait_and_help(envelope).is_ok() && wait_without_limit(envelope),
-            deadline => envelope.progress().wait_unless(|| false, deadline),
+            deadline => {
+                let _listed = list_wait(envelope, !deadline.is_past());
+                envelope.progress().wait_unless(|| false, deadline)
+            }
         })
     }
 
@@ -146,7 +151,14 @@ fn wait_without_limit(envelope: &Arc<dyn AnyEnvelope>) -> bool {
     let left_behind = recipients.left_behind().clone();
     let _guard = event_wait::wake_when_left_behind(envelope, &*recipients);
     drop(recipients);
+    let _listed = list_wait(envelope, false);
     envelope.progress().wait_unless(|| left_behind.reason().is_some(), Deadline::NEVER)
+}
+
+/// Lists this thread, which waits for an event, for snapshots. Does nothing if the event has ended.
+fn list_wait(envelope: &Arc<dyn AnyEnvelope>, is_timed: bool) -> Option<Listed> {
+    let recipients = envelope.recipients().filter(|_| !envelope.progress().is_finished())?;
+    Some(sleepers::list(CycleTarget::new(CycleKind::Event), recipients.inner().pool.id(), is_timed))
 }
 
 impl fmt::Debug for Receipt {

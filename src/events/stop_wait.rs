@@ -8,6 +8,7 @@ use crate::error::{CycleKind, CycleTarget};
 use crate::nesting;
 use crate::sync::Arc;
 use crate::task::context::{self, AwaitedId, PoolId};
+use crate::task::sleepers;
 use crate::task::waits::{self, Awaited, Kind, Needs, Wait};
 use crate::time::deadline::Deadline;
 
@@ -38,6 +39,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let mailbox = Arc::clone(self);
         let _guard = self.inner.pool.left_behind.on_cancel(move || mailbox.wake_stop_waiters());
         if context::depth() == 0 {
+            let _listed = sleepers::list(self.describe_stop(), self.inner.pool.id(), false);
             self.sleep_until_stopped(|| false, Deadline::NEVER);
         } else {
             let target: Arc<dyn Awaited> = Arc::new(AwaitedStop(Arc::clone(self)));
@@ -47,6 +49,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             let _ = waits::wait(&target, Kind::Certain, sleep);
         }
         is_stopped()
+    }
+
+    fn describe_stop(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Subscription).label(Some(&self.settings.name))
     }
 
     /// Sleeps until there is no runner or a report has left something behind, and returns `true`;
@@ -95,7 +101,7 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedStop<E> {
     }
 
     fn describe(&self) -> CycleTarget {
-        CycleTarget::new(CycleKind::Subscription).label(Some(&self.0.settings.name))
+        self.0.describe_stop()
     }
 
     /// Does nothing: a closed subscription starts nothing.

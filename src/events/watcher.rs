@@ -86,6 +86,11 @@ impl Watches {
         key
     }
 
+    /// Returns the number of watches.
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
     /// Removes a watch, if it was not notified.
     pub(super) fn remove(&mut self, key: WatchKey) {
         self.by_key.remove(&key);

@@ -33,6 +33,7 @@ use super::task_queue::PendingTask;
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::priority::Priority;
+use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, MutexGuard, Weak};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
@@ -228,5 +229,9 @@ impl<R: TaskResult> Task for GroupTimer<R> {
 
     fn class(&self) -> Priority {
         self.class
+    }
+
+    fn describe_timer(&self) -> TimerSnapshot {
+        TimerSnapshot::of_kind(TimerKind::Retry)
     }
 }

@@ -11,10 +11,11 @@ use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::snapshot::{GroupSnapshot, Holder, TaskSnapshot, since};
 use crate::sync::{Arc, MutexGuard};
 use crate::task::closure::Closure;
 use crate::task::executor::TaskMeta;
-use crate::task::job::TicketHolder;
+use crate::task::job::{Leftover, TicketHolder, leftover};
 use crate::task::wakers::Wakers;
 use crate::unwind;
 
@@ -323,5 +324,28 @@ impl<R: TaskResult> TicketHolder for GroupInner<R> {
 
     fn cancel(&self, reason: CancelReason) {
         self.close(reason);
+    }
+
+    fn snapshot(self: Arc<Self>) -> (Holder, Leftover) {
+        let state = self.state.lock();
+        let oldest = state.unstarted.oldest().map(|task| (task.id, task.location, task.queued_at));
+        let label = self.settings.label.clone();
+        let mut copy = GroupSnapshot {
+            limit: Some(self.settings.limit).filter(|limit| *limit < usize::MAX),
+            running: state.tickets.runners() - state.pausing,
+            waiting: state.unstarted.len(),
+            capacity: self.settings.capacity,
+            delayed: state.delayed(),
+            submitters: state.room_waiters.count(),
+            is_closed: state.closed.is_some(),
+            oldest: None,
+            label,
+        };
+        drop(state);
+        copy.oldest = oldest.map(|(id, location, queued_at)| {
+            let age = queued_at.map(|at| since(self.pool.executor.tracker.instant(at)));
+            TaskSnapshot::new(id, copy.label.as_ref(), location, age)
+        });
+        (Holder::Group(copy), leftover(self))
     }
 }

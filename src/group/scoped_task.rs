@@ -31,6 +31,7 @@ use crate::nesting;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, spin_wait};
 use crate::task::cell::SPIN_TIME;
 use crate::task::context::{self, AwaitedId, PoolId, ThreadId};
+use crate::task::sleepers;
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Wait};
 use crate::time::deadline::Deadline;
 
@@ -205,6 +206,9 @@ impl<R: TaskResult> ScopedTarget for ScopedTask<R> {
             return self.wait_helping().map(|()| true);
         }
         spin_wait(SPIN_TIME, || self.is_completed() || deadline.is_past());
+        let sleeps = !self.is_completed() && !deadline.is_past();
+        let is_timed = deadline != Deadline::NEVER;
+        let _listed = sleeps.then(|| sleepers::list(self.describe(), self.group.pool.id(), is_timed));
         while !self.is_completed() && !deadline.is_past() {
             self.group.close_if_cancelled();
             self.block_unless(|| false, deadline.earlier(self.group_deadline()));

@@ -10,11 +10,12 @@ use super::run::Budget;
 use super::small_deque::SmallDeque;
 use super::state::{GroupInner, State};
 use super::task_queue::PendingTask;
-use crate::error::{CancelReason, Refusal};
+use crate::error::{CancelReason, CycleKind, CycleTarget, Refusal};
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::room::RoomWait;
+use crate::task::sleepers;
 use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -264,7 +265,7 @@ impl<R: TaskResult> GroupInner<R> {
             } else {
                 let wait = *wait.get_or_insert_with(RoomWait::begin);
                 state = if position.depth == 0 {
-                    self.wait_for_room(state, wait, None)
+                    self.wait_for_room(state, wait, None, true)
                 } else {
                     drop(state);
                     ignores_capacity = self.wait_for_room_registered(wait).is_err();
@@ -306,19 +307,22 @@ impl<R: TaskResult> GroupInner<R> {
     ) {
         let state = self.state.lock();
         if state.moves() == moves && room.is_full(&state) && !wait.is_notified() {
-            drop(self.wait_for_room(state, room_wait, moment));
+            drop(self.wait_for_room(state, room_wait, moment, false));
         }
     }
 
     /// Sleeps until there is room, the group is closed, or its deadline or the moment has passed;
-    /// see rule 10 of `state`. May wake early.
+    /// see rule 10 of `state`. May wake early. `lists` says whether the thread lists a long wait.
     fn wait_for_room<'a>(
         &self,
         state: MutexGuard<'a, State<R>>,
         wait: RoomWait,
         moment: Option<Instant>,
+        lists: bool,
     ) -> MutexGuard<'a, State<R>> {
         let deadline = Deadline::NEVER.earlier(self.deadline()).earlier(moment);
+        let target = || CycleTarget::new(CycleKind::GroupRoom).label(self.settings.label.as_ref());
+        let _listed = (lists && wait.is_long()).then(|| sleepers::list(target(), self.pool.id(), false));
         self.room.sleep(state, wait, deadline, |state| &mut state.room_waiters)
     }
 }

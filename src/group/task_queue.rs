@@ -73,6 +73,11 @@ impl<R> TaskQueue<R> {
         &mut self.places
     }
 
+    /// Returns the oldest task.
+    pub(super) fn oldest(&self) -> Option<&PendingTask<R>> {
+        self.places.iter().find(|task| !self.is_gap(task.index))
+    }
+
     /// Returns the indices of the tasks.
     pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
         self.places.iter().map(|task| task.index).filter(|index| !self.is_gap(*index))

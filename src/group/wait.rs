@@ -18,6 +18,7 @@ use crate::nesting;
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::cell::SPIN_TIME;
 use crate::task::context::{self, AwaitedId, PoolId};
+use crate::task::sleepers;
 use crate::task::waits::{self, Awaited, Kind, Needs, Next};
 use crate::time::deadline::Deadline;
 
@@ -259,6 +260,7 @@ impl<R: TaskResult> GroupInner<R> {
                     condition(state) || helps && self.can_run(state)
                 })?;
             } else {
+                let _listed = sleepers::list(self.describe_wait(wait_for), self.pool.id(), deadline != Deadline::NEVER);
                 drop(self.sleep(state, wait_for, false, until));
             }
         }
@@ -301,6 +303,12 @@ impl<R: TaskResult> GroupInner<R> {
         if !ready(&state) {
             drop(self.sleep(state, WaitFor::Next, true, until));
         }
+    }
+
+    /// Describes a wait of a thread for the group.
+    fn describe_wait(&self, wait_for: WaitFor) -> CycleTarget {
+        let kind = if wait_for == WaitFor::All { CycleKind::Group } else { CycleKind::AnyTask };
+        CycleTarget::new(kind).label(self.settings.label.as_ref())
     }
 
     /// Returns the error of a member that waits for the group.

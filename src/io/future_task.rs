@@ -48,6 +48,7 @@ use crate::task::context::{self, AwaitedId, GroupId, ThreadId};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job, Task};
 use crate::task::join::JoinStatus;
+use crate::task::sleepers::List;
 use crate::task::waits::{self, Needs};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
@@ -304,8 +305,8 @@ where
     }
 
     /// Waits for the outcome, except on the I/O thread, which would wait for itself.
-    fn wait(&self, deadline: Deadline) -> bool {
-        if self.is_here() { self.cell.is_done() } else { self.cell.wait(deadline) }
+    fn wait(&self, deadline: Deadline, list: List<'_>) -> bool {
+        if self.is_here() { self.cell.is_done() } else { self.cell.wait(deadline, list) }
     }
 
     fn may_sleep(&self) -> bool {

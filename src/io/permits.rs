@@ -25,6 +25,7 @@ use crate::sync::{Arc, Mutex, Weak};
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::executor::Executor;
 use crate::task::job::{Job, Task};
+use crate::task::sleepers;
 use crate::task::waits::{self, Awaited, Kind, Needs, Refused, Wait};
 use crate::time::deadline::Deadline;
 
@@ -133,6 +134,8 @@ impl Permits {
         let permit = if deadline == Deadline::NEVER && context::depth() > 0 {
             self.wait_within_task(executor, closing)
         } else {
+            let is_timed = deadline != Deadline::NEVER;
+            let _listed = sleepers::list(CycleTarget::new(CycleKind::Driver), executor.pool_id, is_timed);
             block_on::block_on(self.submit_or_closing(closing), deadline).ok_or(Refusal::Timeout)?
         };
         permit.ok_or(Refusal::ShutDown)

@@ -27,6 +27,7 @@ use crate::error::CancelReason;
 use crate::observe::task_info::TaskId;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::priority::Priority;
+use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
 use crate::task::executor::Executor;
 use crate::task::job::Task;
@@ -210,5 +211,9 @@ impl<K: Send + Sync + 'static> Task for KeyTimer<K> {
 
     fn class(&self) -> Priority {
         self.class
+    }
+
+    fn describe_timer(&self) -> TimerSnapshot {
+        TimerSnapshot::of_kind(TimerKind::Retry)
     }
 }

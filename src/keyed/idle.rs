@@ -5,6 +5,7 @@ use crate::error::{CycleKind, CycleTarget};
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, AwaitedId, PoolId};
+use crate::task::sleepers;
 use crate::task::waits::{self, Awaited, Kind, Needs, Refused};
 use crate::time::deadline::Deadline;
 
@@ -17,6 +18,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
             return Err(Refused(waits::own_cycle(Idleness(Arc::clone(self)).describe(), self.pool.id())));
         }
         if deadline != Deadline::NEVER || context::depth() == 0 {
+            let _listed = sleepers::list(self.describe_idleness(), self.pool.id(), deadline != Deadline::NEVER);
             return Ok(self.sleep_until_idle(|| false, deadline));
         }
         let target: Arc<dyn Awaited> = Arc::new(Idleness(Arc::clone(self)));
@@ -24,6 +26,10 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
             self.sleep_until_idle(|| wait.is_notified(), Deadline::NEVER.earlier(until))
         })
         .map(|()| true)
+    }
+
+    fn describe_idleness(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Keyed).label(self.settings.label.as_ref())
     }
 
     /// Sleeps until every task is finished, it is notified, or the deadline has passed. Returns
@@ -66,7 +72,7 @@ impl<K: Send + Sync + 'static> Awaited for Idleness<K> {
     }
 
     fn describe(&self) -> CycleTarget {
-        CycleTarget::new(CycleKind::Keyed).label(self.0.settings.label.as_ref())
+        self.0.describe_idleness()
     }
 
     fn help(self: Arc<Self>) {

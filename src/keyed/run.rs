@@ -2,13 +2,14 @@
 
 use super::name::KeyId;
 use super::pending::{PendingTask, Ran};
-use super::state::{KeyedInner, Notices, State, Turn};
+use super::state::{Busy, KeyedInner, Notices, State, Turn};
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::snapshot::{Holder, KeySnapshot, KeyedSnapshot, Page};
 use crate::sync::{Arc, Weak};
 use crate::task::context::{AwaitedId, GroupId};
-use crate::task::job::TicketHolder;
+use crate::task::job::{self, Leftover, TicketHolder};
 use crate::task::waits;
 use crate::task::wakers::Wakers;
 
@@ -179,5 +180,69 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
             nesting::discard(name);
         }
         drop(leftover);
+    }
+
+    fn snapshot(self: Arc<Self>) -> (Holder, Leftover) {
+        let state = self.state.lock();
+        let mut running = Page::new();
+        for queue in state.running.iter().filter_map(|key| state.turns.get(*key)) {
+            if let Some(Busy::Running(task)) = queue.state.busy {
+                let label = || self.label(&queue.name).cloned();
+                running.push(|| KeySnapshot { label: label(), task, waiting: queue.len() });
+            }
+        }
+        #[cfg(feature = "retry")]
+        let delayed = state.delayed.len();
+        #[cfg(not(feature = "retry"))]
+        let delayed = 0;
+        let copy = KeyedSnapshot {
+            label: self.settings.label.clone(),
+            waiting: state.turns.queued(),
+            capacity: self.settings.capacity,
+            capacity_per_key: self.settings.capacity_per_key,
+            keys: state.turns.keys(),
+            ready: state.turns.ready(),
+            delayed,
+            submitters: state.room_waiters.count() + state.room_futures.len(),
+            running,
+        };
+        drop(state);
+        (Holder::Keyed(copy), job::leftover(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::keyed::state::KeyedSettings;
+    use crate::pool::worker_pool::WorkerPool;
+    use crate::priority::Priority;
+
+    /// Fault 571.
+    #[test]
+    fn a_snapshot_that_holds_the_last_reference_drops_no_value_of_the_user() {
+        struct OnDrop(Sender<()>);
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                self.0.send(()).expect("the test waits");
+            }
+        }
+        let pool = WorkerPool::builder().workers(1).build().expect("a thread");
+        let settings = KeyedSettings { capacity: 1, capacity_per_key: 1, label: None, priority: Priority::Normal };
+        let (dropped, drops) = channel();
+        let captured = OnDrop(dropped);
+        let label_of = move |_: &u8| {
+            let _ = &captured;
+            Arc::from("label")
+        };
+        let inner = KeyedInner::new(pool.inner(), settings, Some(Arc::new(label_of)));
+        let (other, leftover) = (Arc::clone(&inner), TicketHolder::snapshot(inner).1);
+        assert!(leftover.is_none(), "there is another reference");
+        let (_, leftover) = TicketHolder::snapshot(other);
+        assert!(drops.try_recv().is_err() && leftover.is_some());
+        drop(leftover);
+        assert!(drops.try_recv().is_ok());
     }
 }

@@ -10,7 +10,7 @@ use super::pending::{Body, PendingTask};
 use super::room::KeyRoom;
 use super::state::{KeyedInner, State};
 use crate::cancel::token::CancelGuard;
-use crate::error::Refusal;
+use crate::error::{CycleKind, CycleTarget, Refusal};
 use crate::nesting;
 use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
@@ -18,6 +18,7 @@ use crate::pool::submit::WaitMode;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::room::RoomWait;
+use crate::task::sleepers;
 use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
@@ -165,7 +166,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
                 Some(_) if self.pool.executor.tracker.is_closed() => return Err(Refusal::ShutDown),
                 Some(wait) if wait.deadline.is_past() => return Err(Refusal::Timeout),
                 Some(wait) if context::depth() == 0 || deadline != Deadline::NEVER => {
-                    drop(self.sleep_until_room(state, wait.room, deadline));
+                    drop(self.sleep_until_room(state, wait.room, deadline, true));
                 }
                 Some(wait) => {
                     drop(state);
@@ -214,17 +215,22 @@ impl<K> KeyedInner<K> {
         let state = self.state.lock();
         let is_current = state.moves == moves && !registered.is_notified();
         if is_current && room.is_full(&state) && !self.pool.executor.tracker.is_closed() {
-            drop(self.sleep_until_room(state, wait, Deadline::NEVER.earlier(until)));
+            drop(self.sleep_until_room(state, wait, Deadline::NEVER.earlier(until), false));
         }
     }
 
-    /// Sleeps until there is room or the deadline has passed. May wake early.
+    /// Sleeps until there is room or the deadline has passed. May wake early. `lists` says whether
+    /// the thread lists a long wait.
     fn sleep_until_room<'a>(
         &self,
         state: MutexGuard<'a, State<K>>,
         wait: RoomWait,
         deadline: Deadline,
+        lists: bool,
     ) -> MutexGuard<'a, State<K>> {
+        let target = || CycleTarget::new(CycleKind::KeyedRoom).label(self.settings.label.as_ref());
+        let is_timed = deadline != Deadline::NEVER;
+        let _listed = (lists && wait.is_long()).then(|| sleepers::list(target(), self.pool.id(), is_timed));
         self.room.sleep(state, wait, deadline, |state| &mut state.room_waiters)
     }
 }

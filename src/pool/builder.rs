@@ -8,6 +8,7 @@ use std::fmt;
 use super::inner::PoolInner;
 use super::overflow::Overflow;
 use super::shutdown::{self, OnDrop};
+use super::stuck::{self, StuckSettings};
 use super::worker::{self, WorkerSettings};
 use super::worker_pool::{PoolSettings, WorkerPool, check_workers};
 use super::worker_start::StartHook;
@@ -46,7 +47,7 @@ const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 /// | [`timing`](Self::timing) | `false` |
 /// | [`on_thread_start`](Self::on_thread_start), or [`try_on_thread_start`](Self::try_on_thread_start) | no hook |
 /// | [`on_thread_stop`](Self::on_thread_stop) | no hook |
-/// | [`on_panic`](Self::on_panic), [`observer`](Self::observer), [`propagate`](Self::propagate) | none |
+/// | [`on_panic`](Self::on_panic), [`observer`](Self::observer), [`propagate`](Self::propagate), [`on_stuck`](Self::on_stuck) | none |
 /// | `inject`, `extract`, `tracing`, with the features `grpc`, `nats`, `tracing` | none, none, `false` |
 ///
 /// # Examples
@@ -80,6 +81,7 @@ pub struct WorkerPoolBuilder {
     on_drop: OnDrop,
     pub(super) hooks: Hooks,
     timing: bool,
+    pub(super) stuck: StuckSettings,
 }
 
 impl WorkerPoolBuilder {
@@ -95,6 +97,7 @@ impl WorkerPoolBuilder {
             on_drop: OnDrop::default(),
             hooks: Hooks::default(),
             timing: false,
+            stuck: StuckSettings::default(),
         }
     }
 
@@ -319,7 +322,11 @@ impl WorkerPoolBuilder {
             shutdown::shutdown(&inner);
             return Err(error);
         }
-        let settings = PoolSettings { workers: self.worker_settings, on_drop: self.on_drop };
+        let stuck = stuck::start(&inner, self.stuck, &self.worker_settings.thread_name).map_err(|source| {
+            shutdown::shutdown(&inner);
+            BuildError::StuckThread { source }
+        })?;
+        let settings = PoolSettings { workers: self.worker_settings, on_drop: self.on_drop, _stuck: stuck };
         Ok(WorkerPool::assemble(inner, settings))
     }
 
@@ -343,6 +350,8 @@ impl WorkerPoolBuilder {
             Err(BuildError::QueueTooLarge { requested: largest, limit: MAX_QUEUE_CAPACITY })
         } else if background_workers == 0 {
             Err(BuildError::ZeroBackgroundWorkers)
+        } else if self.stuck.has_zero() {
+            Err(BuildError::ZeroStuckTime)
         } else if self.worker_settings.thread_name.contains('\0') {
             Err(BuildError::InvalidThreadName)
         } else if stack_size > MAX_STACK_SIZE {

@@ -10,6 +10,9 @@ const SHARDS: usize = 8;
 /// The number of slots that an empty shard keeps allocated.
 const MAX_KEPT: usize = 64;
 
+/// The number of slots that are looked at under one hold of a lock.
+const PER_HOLD: usize = 64;
+
 /// The live groups of a pool.
 ///
 /// To register and to deregister takes one lock each, and seldom allocates, because slots are
@@ -72,6 +75,23 @@ impl<T: ?Sized> GroupRegistry<T> {
             groups.extend(shard.0.lock().slots.iter().flatten().filter_map(Weak::upgrade));
         }
         groups
+    }
+
+    /// Calls `each` with the groups that are alive, with no lock held. Holds the lock of a shard for
+    /// a few slots at a time. May miss a group that registers at the same time.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(Arc<T>)) {
+        for shard in &self.0 {
+            let mut next = 0;
+            loop {
+                let state = shard.0.lock();
+                let Some(slots) = state.slots.get(next..).filter(|slots| !slots.is_empty()) else { break };
+                let slots = &slots[..slots.len().min(PER_HOLD)];
+                next += slots.len();
+                let groups: Vec<Arc<T>> = slots.iter().flatten().filter_map(Weak::upgrade).collect();
+                drop(state);
+                groups.into_iter().for_each(&mut each);
+            }
+        }
     }
 
     /// Returns the number of registered groups.

@@ -1,8 +1,8 @@
 //! The pool: worker threads, one queue and timers.
 //!
 //! Users see `worker_pool`, `builder`, `propagate`, `submit`, `task_builder`, `overflow`,
-//! `spawn_async`, `timers`, `timer_builder`, `ending`, `wait_async`, `broadcast`, `worker_local`
-//! and `current_worker`. The workers share `inner`.
+//! `spawn_async`, `timers`, `timer_builder`, `ending`, `wait_async`, `broadcast`, `worker_local`,
+//! `snapshot`, `on_stuck` and `current_worker`. The workers share `inner`.
 
 pub(crate) mod broadcast;
 pub(crate) mod builder;
@@ -11,11 +11,14 @@ pub(crate) mod ending;
 pub(crate) mod group_registry;
 pub(crate) mod inbox;
 pub(crate) mod inner;
+pub(crate) mod on_stuck;
 pub(crate) mod overflow;
 pub(crate) mod propagate;
 pub(crate) mod queue_room;
 pub(crate) mod shutdown;
+pub(crate) mod snapshot;
 pub(crate) mod spawn_async;
+pub(crate) mod stuck;
 pub(crate) mod submit;
 pub(crate) mod task_builder;
 pub(crate) mod timer_builder;

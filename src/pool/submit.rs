@@ -24,7 +24,9 @@ use super::inner::PoolInner;
 use super::overflow::Overflow;
 use super::queue_room::QueueRoom;
 use super::worker_pool::WorkerPool;
-use crate::error::{CancelReason, Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::{
+    CancelReason, CycleKind, CycleTarget, Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError,
+};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
 use crate::observe::task_info::TaskId;
@@ -36,6 +38,7 @@ use crate::task::cell::TaskCell;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
 use crate::task::job::{Job, Task};
+use crate::task::sleepers;
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 
@@ -413,7 +416,9 @@ impl PoolInner {
         let pushed = if deadline == Deadline::NEVER && context::depth() > 0 {
             self.queue_room(class).push(job)
         } else {
-            self.queue.push_unless(job, class, deadline, || false)
+            let is_timed = deadline != Deadline::NEVER;
+            let list = || sleepers::list(CycleTarget::new(CycleKind::QueueRoom), self.id(), is_timed);
+            self.queue.push_listed(job, class, deadline, list)
         };
         pushed.map_err(|error| match error {
             PushError::Timeout(job) => (Refusal::Timeout, job),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::inner::PoolInner;
 use super::shutdown::{self, OnDrop};
+use super::stuck::StuckGuard;
 use super::worker::{self, WorkerSettings};
 use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
@@ -88,6 +89,8 @@ struct Owner {
 pub(crate) struct PoolSettings {
     pub(crate) workers: WorkerSettings,
     pub(crate) on_drop: OnDrop,
+    /// Ends the thread of `on_stuck`.
+    pub(crate) _stuck: Option<StuckGuard>,
 }
 
 /// # Observing
@@ -338,7 +341,6 @@ impl WorkerPool {
     }
 
     /// Returns the first part of the names of the pool's threads.
-    #[cfg(feature = "driver")]
     pub(crate) fn thread_name(&self) -> &str {
         &self.owner.settings.workers.thread_name
     }

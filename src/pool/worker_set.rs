@@ -15,11 +15,13 @@
 use std::task::Waker;
 
 use super::inbox::{Inbox, Mail, Notices};
+use crate::error::{CycleKind, CycleTarget};
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
-use crate::task::context::{self, PoolId};
+use crate::task::context::{self, PoolId, ThreadId};
 use crate::task::job::Job;
+use crate::task::sleepers;
 use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -248,6 +250,9 @@ impl WorkerSet {
             nesting::call_pending();
         }
         let is_waiting = |state: &State| state.alive > 0 && !gives_up();
+        let is_timed = deadline != Deadline::NEVER;
+        let sleeps = is_waiting(&self.state.lock());
+        let _listed = sleeps.then(|| sleepers::list(CycleTarget::new(CycleKind::Pool), self.pool, is_timed));
         self.empty.wait_while(self.state.lock(), deadline, is_waiting).alive == 0
     }
 
@@ -301,6 +306,12 @@ impl WorkerSet {
 
 /// # Inboxes
 impl WorkerSet {
+    /// Returns the threads of the workers that have not left, each with the index of its worker.
+    pub(crate) fn threads(&self) -> Vec<(usize, ThreadId)> {
+        let inboxes = self.inboxes().into_iter().enumerate();
+        inboxes.filter(|(_, inbox)| !inbox.is_closed()).map(|(index, inbox)| (index, inbox.thread)).collect()
+    }
+
     /// Returns the inboxes that take mail, each with the index of its worker, in order.
     pub(crate) fn open_inboxes(&self) -> Vec<(usize, Arc<Inbox>)> {
         let inboxes = self.state.lock().inboxes.clone();

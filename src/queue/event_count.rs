@@ -122,6 +122,11 @@ impl EventCount {
         self.registered.0.load(Ordering::SeqCst) > 0
     }
 
+    /// Returns the number of waiters that were not notified. May be stale when it returns.
+    pub(super) fn waiters(&self) -> usize {
+        self.registered.0.load(Ordering::Relaxed)
+    }
+
     /// Notifies at most `waiters` threads, and at most as many futures. Calls `prepare` with the
     /// number of notified threads before they wake, with the lock held.
     #[inline]

@@ -45,6 +45,18 @@ pub(super) struct LaneCursor {
     pub(super) next_shard: usize,
 }
 
+/// What the lanes of a class hold.
+pub(crate) struct QueueState {
+    /// The items of the bounded lane.
+    pub(crate) len: usize,
+    /// The capacity of the bounded lane.
+    pub(crate) capacity: usize,
+    /// The items of the unbounded lane.
+    pub(crate) unbounded: usize,
+    /// The threads and futures that wait for room.
+    pub(crate) pushers: usize,
+}
+
 impl<T> Lanes<T> {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
@@ -56,13 +68,15 @@ impl<T> Lanes<T> {
     }
 
     /// Pushes the item to the bounded lane, and blocks until there is room, the deadline passes, or
-    /// one of the two closures returns `true`. The caller then notifies a worker.
-    pub(super) fn push_unless(
+    /// one of the two closures returns `true`. The caller then notifies a worker. Keeps the value of
+    /// `list` while the wait is longer than the short ones.
+    pub(super) fn push_unless<L>(
         &self,
         item: T,
         deadline: Deadline,
         is_closed: impl Fn() -> bool,
         should_stop: impl Fn() -> bool,
+        list: impl FnOnce() -> L,
     ) -> Result<(), PushError<T>> {
         let mut item = Some(item);
         // The first two waits are short and let poppers work. The last one has no limit but the
@@ -75,7 +89,9 @@ impl<T> Lanes<T> {
         }
         let until = deadline.sooner(LOW_WATER_WAIT);
         let mut wakeup = self.wait_for_room(&self.low_water, until, &mut item, &is_closed, &should_stop);
-        while wakeup == Wakeup::Notified || (wakeup == Wakeup::TimedOut && !deadline.is_past()) {
+        let goes_on = |wakeup| wakeup == Wakeup::Notified || (wakeup == Wakeup::TimedOut && !deadline.is_past());
+        let _listed = goes_on(wakeup).then(list);
+        while goes_on(wakeup) {
             wakeup = self.wait_for_room(&self.room, deadline, &mut item, &is_closed, &should_stop);
         }
         match item {
@@ -148,6 +164,16 @@ impl<T> Lanes<T> {
     pub(super) fn wake_pushers(&self) {
         self.low_water.notify_all(|_| ());
         self.room.notify_all(|_| ());
+    }
+
+    /// Returns the state of the lanes; may be stale when it returns.
+    pub(super) fn state(&self) -> QueueState {
+        QueueState {
+            len: self.bounded.len(),
+            capacity: self.bounded.capacity(),
+            unbounded: self.unbounded.len(),
+            pushers: self.room.waiters() + self.low_water.waiters(),
+        }
     }
 
     #[inline]

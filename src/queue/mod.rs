@@ -57,8 +57,8 @@ pub(crate) use self::classes::QueueSettings;
 use self::classes::{ClassCursor, Classes};
 pub(crate) use self::event_count::WaiterId;
 use self::idle::{Idle, IdleSpin};
-pub(crate) use self::lanes::PushError;
 use self::lanes::{LaneCursor, Lanes};
+pub(crate) use self::lanes::{PushError, QueueState};
 use self::turns::{Popped, Turns};
 use crate::failpoint::{self, Failpoint};
 use crate::priority::Priority;
@@ -143,7 +143,21 @@ impl<T> Queue<T> {
         deadline: Deadline,
         should_stop: impl Fn() -> bool,
     ) -> Result<(), PushError<T>> {
-        self.lanes(class).push_unless(item, deadline, || self.is_closed(), should_stop)?;
+        self.lanes(class).push_unless(item, deadline, || self.is_closed(), should_stop, || ())?;
+        self.notify_worker(class);
+        Ok(())
+    }
+
+    /// Pushes the item to the bounded lane of a class, and blocks until there is room. Keeps the
+    /// value of `list` during a wait of more than a millisecond.
+    pub(crate) fn push_listed<L>(
+        &self,
+        item: T,
+        class: Priority,
+        deadline: Deadline,
+        list: impl FnOnce() -> L,
+    ) -> Result<(), PushError<T>> {
+        self.lanes(class).push_unless(item, deadline, || self.is_closed(), || false, list)?;
         self.notify_worker(class);
         Ok(())
     }
@@ -312,6 +326,15 @@ impl<T> Queue<T> {
             Priority::Normal => self.normal.bounded.len(),
             _ => self.classes.lanes_if_made(class).map_or(0, |lanes| lanes.bounded.len()),
         }
+    }
+
+    /// Returns what a class holds, and what waits for room in it; `None` if it was never used.
+    pub(crate) fn state_of(&self, class: Priority) -> Option<QueueState> {
+        let lanes = match class {
+            Priority::Normal => Some(&self.normal),
+            _ => self.classes.lanes_if_made(class),
+        };
+        lanes.map(Lanes::state)
     }
 
     /// Returns the capacity of a class.

@@ -48,6 +48,7 @@ use crate::error::{CancelReason, JoinError};
 use crate::nesting;
 use crate::observe::task_info::TaskId;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context::GroupId;
@@ -267,6 +268,11 @@ where
 
     fn is_finished(&self) -> bool {
         self.cell.is_done()
+    }
+
+    fn describe_timer(&self) -> TimerSnapshot {
+        let origin = self.cell.meta().origin;
+        TimerSnapshot::of_task(TimerKind::Retry, origin.id, origin.label, origin.location)
     }
 
     fn should_enqueue(&self) -> bool {

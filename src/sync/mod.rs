@@ -22,12 +22,17 @@ pub(crate) use self::model::*;
 #[cfg(not(all(test, any(workcrew_loom, workcrew_shuttle))))]
 pub(crate) use self::native::*;
 
+/// A lock that is hidden from model checkers. It guards what is shown to users only, it is held for
+/// a few steps, and nothing waits under it.
+pub(crate) use self::native::Mutex as HiddenMutex;
 /// The cell for statics, which outlive the executions of a model.
 pub(crate) use std::sync::OnceLock as StaticOnceLock;
 pub(crate) use std::sync::atomic::Ordering;
 pub(crate) use std::sync::{Arc, Weak};
 #[cfg(debug_assertions)]
 pub(crate) use std::thread::panicking;
+/// A thread, for its name.
+pub(crate) use std::thread::{Thread, current as current_thread};
 
 #[cfg(all(any(workcrew_loom, workcrew_shuttle), not(workcrew_model)))]
 compile_error!("model checkers need the model implementation of the queue: set `--cfg workcrew_model` as well");

@@ -27,6 +27,7 @@ use super::context::{self, AwaitedId, GroupId, PoolId, ThreadId};
 use super::executor::{Executor, TaskMeta};
 use super::job::Task;
 use super::join::{JoinStatus, JoinTarget, Watched};
+use super::sleepers::List;
 use super::waits::{Needs, Wait};
 use crate::error::{CancelReason, CycleTarget, JoinError};
 use crate::failpoint::{self, Failpoint};
@@ -222,11 +223,12 @@ impl<F, T> TaskCell<F, T> {
     }
 
     /// See [`JoinTarget::wait`].
-    pub(crate) fn wait(&self, deadline: Deadline) -> bool {
+    pub(crate) fn wait(&self, deadline: Deadline, list: List<'_>) -> bool {
         spin_wait(SPIN_TIME, || self.is_done() || deadline.is_past());
-        if self.is_done() {
-            return true;
+        if self.is_done() || deadline.is_past() {
+            return self.is_done();
         }
+        let _listed = list();
         self.block_unless(|| false, deadline)
     }
 
@@ -332,8 +334,8 @@ pub(crate) trait CellTask: Task {
     }
 
     /// See [`JoinTarget::wait`].
-    fn wait(&self, deadline: Deadline) -> bool {
-        self.cell().wait(deadline)
+    fn wait(&self, deadline: Deadline, list: List<'_>) -> bool {
+        self.cell().wait(deadline, list)
     }
 
     /// See [`JoinTarget::may_sleep`].
@@ -375,8 +377,8 @@ impl<C: CellTask> JoinTarget<C::Output> for C {
         CellTask::join_status(self)
     }
 
-    fn wait(&self, deadline: Deadline) -> bool {
-        CellTask::wait(self, deadline)
+    fn wait(&self, deadline: Deadline, list: List<'_>) -> bool {
+        CellTask::wait(self, deadline, list)
     }
 
     fn spin_wait(&self) -> bool {

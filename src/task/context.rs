@@ -71,6 +71,11 @@ impl ThreadId {
     pub(crate) fn new() -> Self {
         Self(next_id())
     }
+
+    /// Returns a number that no other thread has. It is odd.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
 }
 
 impl AwaitedId {

@@ -10,6 +10,7 @@ use super::context::{self, AwaitedId, PoolId};
 use super::executor::Executor;
 use super::future_wait::FutureWait;
 use super::join::{JoinStatus, JoinTarget, Watched};
+use super::sleepers;
 use super::waits::{self, Awaited, Kind, Needs};
 use crate::error::{CancelReason, Cycle, CycleTarget, JoinError};
 use crate::nesting;
@@ -120,7 +121,7 @@ impl<T> JoinHandle<T> {
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         match Deadline::after(timeout) {
             Deadline::NEVER => self.help().and_then(|()| self.wait()).is_ok(),
-            deadline => self.task.wait(deadline),
+            deadline => self.block_listed(deadline),
         }
     }
 
@@ -214,13 +215,19 @@ impl<T> JoinHandle<T> {
             return Err(would_deadlock());
         }
         if context::depth() == 0 {
-            return self.task.wait(Deadline::NEVER).then_some(()).ok_or_else(would_deadlock);
+            return self.block_listed(Deadline::NEVER).then_some(()).ok_or_else(would_deadlock);
         }
         if self.task.spin_wait() || !self.task.may_sleep() {
             return self.task.is_done().then_some(()).ok_or_else(would_deadlock);
         }
         let awaited = Self::awaited_task(&self.task, &self.executor);
         Ok(waits::wait(&awaited, Kind::Certain, |wait, until| self.task.sleep(wait, until))?)
+    }
+
+    /// Blocks until the task has ended or the deadline has passed. Snapshots show the wait.
+    fn block_listed(&self, deadline: Deadline) -> bool {
+        let is_timed = deadline != Deadline::NEVER;
+        self.task.wait(deadline, &|| sleepers::list(self.task.describe(), self.executor.pool_id, is_timed))
     }
 
     /// Returns the task as the registry of waits sees it.

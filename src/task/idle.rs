@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::context::{self, AwaitedId, PoolId};
 use super::executor::Executor;
+use super::sleepers;
 use super::waits::{self, Awaited, Kind, Needs, Refused, Wait};
 use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
@@ -24,7 +25,7 @@ pub(crate) fn wait_idle(
     is_over: impl Fn() -> bool,
 ) -> Result<bool, Refused> {
     if deadline != Deadline::NEVER || context::depth() == 0 {
-        return Ok(executor.tracker.wait_idle_unless(is_over, deadline));
+        return Ok(wait_listed(executor, deadline, is_over));
     }
     wait_within_task(executor, is_over).map(|()| executor.tracker.is_idle())
 }
@@ -36,6 +37,14 @@ pub(crate) fn wait_idle(
 /// [`wake_waiters`](crate::task::tracker::TaskTracker::wake_waiters). Elsewhere, returns at once.
 pub(crate) fn may_wait_for_end(executor: &Arc<Executor>, is_over: impl Fn() -> bool) -> bool {
     context::depth() == 0 || wait_within_task(executor, is_over).is_ok()
+}
+
+/// Blocks as [`wait_idle`] does, without help. Snapshots show the wait.
+fn wait_listed(executor: &Executor, deadline: Deadline, is_over: impl Fn() -> bool) -> bool {
+    let is_timed = deadline != Deadline::NEVER;
+    let list = || sleepers::list(CycleTarget::new(CycleKind::Pool), executor.pool_id, is_timed);
+    let _listed = (!executor.tracker.is_idle()).then(list);
+    executor.tracker.wait_idle_unless(is_over, deadline)
 }
 
 /// Returns the idleness of a pool as something that a future waits for.

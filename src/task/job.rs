@@ -6,6 +6,7 @@
 //!
 //! A job never owns a reference to the queue that it is in.
 
+use std::any::Any;
 use std::panic::Location;
 use std::ptr;
 
@@ -16,6 +17,7 @@ use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::priority::Priority;
+use crate::snapshot::{Holder, TimerKind, TimerSnapshot};
 use crate::sync::{Arc, Weak};
 use crate::time::clock::Timestamp;
 
@@ -71,6 +73,11 @@ pub(crate) trait Task: Send + Sync {
         Priority::Normal
     }
 
+    /// Describes the timer of the task for snapshots. Called with locks held, and takes none.
+    fn describe_timer(&self) -> TimerSnapshot {
+        TimerSnapshot::of_kind(TimerKind::Other)
+    }
+
     /// Returns `true` if the timer thread must queue the task, which is due. `false` if an entry
     /// for it is still in the queue. Called with locks held, and takes none.
     fn should_enqueue(&self) -> bool {
@@ -88,6 +95,18 @@ pub(crate) trait TicketHolder: Send + Sync {
 
     /// Cancels the group.
     fn cancel(&self, reason: CancelReason);
+
+    /// Copies the group for a snapshot. Runs no user code: if this was the last reference, returns
+    /// what is left of the group.
+    fn snapshot(self: Arc<Self>) -> (Holder, Leftover);
+}
+
+/// The rest of a group whose last reference a snapshot has held, for another thread to drop.
+pub(crate) type Leftover = Option<Box<dyn Any + Send>>;
+
+/// Drops a reference to a group, unless it is the last one. Returns the group then.
+pub(crate) fn leftover<T: Send + 'static>(group: Arc<T>) -> Leftover {
+    Arc::into_inner(group).map(|group| Box::new(group) as _)
 }
 
 impl Job {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::context::AwaitedId;
 use super::executor::Executor;
 use super::job::Task;
+use super::sleepers::List;
 use super::waits::{Needs, Wait};
 use crate::error::{CycleTarget, JoinError};
 use crate::observe::task_info::TaskId;
@@ -25,8 +26,8 @@ pub(crate) trait JoinTarget<T>: Task + Watched {
     fn join_status(&self) -> JoinStatus;
 
     /// Blocks until the task has an outcome or the deadline has passed. Returns `true` if it has an
-    /// outcome.
-    fn wait(&self, deadline: Deadline) -> bool;
+    /// outcome. Calls `list` before it sleeps.
+    fn wait(&self, deadline: Deadline, list: List<'_>) -> bool;
 
     /// Spins for a short time until the task has an outcome. Returns `true` if it has one.
     fn spin_wait(&self) -> bool;

@@ -20,6 +20,7 @@ pub(crate) mod limited;
 pub(crate) mod propagation;
 pub(crate) mod report;
 pub(crate) mod room;
+pub(crate) mod sleepers;
 pub(crate) mod tickets;
 pub(crate) mod tracker;
 pub(crate) mod waits;

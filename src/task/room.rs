@@ -103,6 +103,11 @@ impl RoomWaiters {
         self.any + self.low_water > 0
     }
 
+    /// Returns how many there are.
+    pub(crate) fn count(self) -> usize {
+        self.any + self.low_water
+    }
+
     /// Counts the futures that wait for room as one more waiter for any room.
     pub(crate) fn add_futures(&mut self) {
         self.any += 1;
@@ -118,6 +123,11 @@ impl RoomWait {
     /// Begins a wait.
     pub(crate) fn begin() -> Self {
         Self { low_water_until: Deadline::after(LOW_WATER_WAIT) }
+    }
+
+    /// Returns `true` if it has lasted for a millisecond, so that it takes any room.
+    pub(crate) fn is_long(self) -> bool {
+        self.low_water_until.is_past()
     }
 
     /// Begins a wait for any room.

@@ -18,6 +18,7 @@ use super::thread::{TimerRefused, TimerThread};
 use crate::error::CancelReason;
 use crate::observe::task_info::TaskId;
 use crate::priority::Priority;
+use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, OnceLock};
 use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context::GroupId;
@@ -105,6 +106,11 @@ where
 
     fn class(&self) -> Priority {
         self.class
+    }
+
+    fn describe_timer(&self) -> TimerSnapshot {
+        let origin = self.cell.meta().origin;
+        TimerSnapshot::of_task(TimerKind::Delayed, origin.id, origin.label, origin.location)
     }
 }
 

@@ -13,6 +13,7 @@
 //! and removed at a leaf, which takes constant time; in the worst case both take logarithmic time.
 //! With a search tree, setting and cancelling a timer would cost twice as much.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::time::deadline::Deadline;
@@ -128,6 +129,23 @@ impl<T> TimerHeap<T> {
 
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// Returns the first values with their deadlines, at most `limit`. Looks at `limit` nodes and
+    /// their children only.
+    pub(crate) fn first(&self, limit: usize) -> Vec<(Deadline, &T)> {
+        let mut first = Vec::new();
+        let mut open: BTreeSet<(HeapOrder, usize)> = self.nodes.first().map(|key| (key.order, 0)).into_iter().collect();
+        while first.len() < limit
+            && let Some((order, node)) = open.pop_first()
+        {
+            if let Slot::Occupied { value, .. } = &self.slots[self.nodes[node].slot] {
+                first.push((order.deadline, value));
+            }
+            let children = CHILDREN * node + 1..self.nodes.len().min(CHILDREN * node + 1 + CHILDREN);
+            open.extend(children.map(|child| (self.nodes[child].order, child)));
+        }
+        first
     }
 
     /// Removes the value at a node.

@@ -31,6 +31,7 @@ use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::priority::Priority;
+use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
@@ -169,6 +170,10 @@ where
 
     fn class(&self) -> Priority {
         self.class
+    }
+
+    fn describe_timer(&self) -> TimerSnapshot {
+        TimerSnapshot { location: Some(self.location), ..TimerSnapshot::of_kind(TimerKind::Periodic) }
     }
 
     fn cancel(&self, _: CancelReason, executor: &Executor) -> bool {

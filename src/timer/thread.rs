@@ -36,6 +36,7 @@ use std::time::Instant;
 
 use super::heap::{TimerHeap, TimerKey};
 use crate::queue::{FIFO_SHARD, Queue};
+use crate::snapshot::{PAGE, Page, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Weak, thread};
 use crate::task::job::{Job, Task};
 use crate::time::clock::Clock;
@@ -148,6 +149,19 @@ impl TimerThread {
         let mut state = self.state.lock();
         state.take_slot(queue.as_deref())?;
         Ok(self.insert_locked(&mut state, deadline, Entry { task, is_reserved: false }))
+    }
+
+    /// Copies the tasks that are due first.
+    pub(crate) fn snapshot(&self) -> Page<TimerSnapshot> {
+        let state = self.state.lock();
+        let first = state.heap.first(PAGE);
+        let timers = first.into_iter().map(|(due, entry)| (due, entry.task.describe_timer()));
+        let (timers, total): (Vec<_>, usize) = (timers.collect(), state.heap.len());
+        drop(state);
+        let now = self.clock.now();
+        let due_in = |due: Deadline| due.instant().map(|due| due.saturating_duration_since(now));
+        let entries = timers.into_iter().map(|(due, timer)| TimerSnapshot { due_in: due_in(due), ..timer });
+        Page { total, entries: entries.collect() }
     }
 
     /// Removes a task, if it has not been fired. The caller drops it with no lock held.

@@ -16,7 +16,7 @@ const RANKS: &[&[&str]] = &[
     &["unwind", "failpoint", "priority", "time"],
     &["nesting"],
     &["error"],
-    &["queue", "cancel", "observe"],
+    &["queue", "cancel", "observe", "snapshot"],
     &["task"],
     &["timer"],
     &["pool"],

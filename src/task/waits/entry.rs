@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::awaited::{Awaited, Kind};
 use crate::error::Cycle;
-use crate::sync::{Arc, AtomicBool, IdGenerator, OnceLock, Ordering};
+use crate::sync::{self, Arc, AtomicBool, IdGenerator, OnceLock, Ordering};
 use crate::task::context::{self, AwaitedId, Stack};
 use crate::unwind;
 
@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     /// The tasks that the wait blocks.
     pub(super) stack: Stack,
+    /// When it was made, shortly before its waiter sleeps.
+    pub(super) since: Instant,
     /// When it can help without a notification. Set before it is inserted.
     pub(super) until: Option<Instant>,
     /// Whether the waiter must check again.
@@ -40,7 +42,8 @@ impl Entry {
         static IDS: IdGenerator = IdGenerator::new();
         let (notified, refused) = (AtomicBool::new(false), OnceLock::new());
         let targets = iter::once(target.awaited_id()).chain(target.related_ids()).collect();
-        Arc::new(Self { id: IDS.next(), target, targets, kind, stack, until: None, notified, refused, waker })
+        let (id, since) = (IDS.next(), sync::now());
+        Arc::new(Self { id, target, targets, kind, stack, since, until: None, notified, refused, waker })
     }
 
     pub(super) fn is_notified(&self) -> bool {

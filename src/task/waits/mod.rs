@@ -54,6 +54,7 @@
 //! because it ends by itself.
 
 mod awaited;
+mod chains;
 mod entry;
 mod knot;
 mod registry;
@@ -71,6 +72,7 @@ use crate::nesting;
 use crate::sync::Arc;
 
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
+pub(crate) use self::chains::{WaitCopy, copy_others, copy_workers, pool_name};
 pub(crate) use self::registry::notify_change;
 #[cfg(test)]
 pub(crate) use self::registry::sleeping_workers;

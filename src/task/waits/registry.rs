@@ -4,7 +4,7 @@
 //! `waits`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::time::Instant;
 
 use super::awaited::{Awaited, Kind, Needs};
@@ -128,6 +128,14 @@ pub(crate) fn remove_worker(pool: PoolId) {
     }
 }
 
+/// Calls `copy` with the registered waits. It drops none of them.
+pub(super) fn read<T>(copy: impl FnOnce(&Registry) -> T) -> T {
+    copy(&REGISTRY.lock())
+}
+
+/// A place in the order of targets.
+pub(super) type Place = (AwaitedId, EntryId);
+
 /// Entries by a key, such as their target.
 type Index<K> = BTreeMap<(K, EntryId), Arc<Entry>>;
 
@@ -137,7 +145,7 @@ fn range_of<K: Copy>(key: K) -> RangeInclusive<(K, EntryId)> {
 }
 
 /// What the lock guards.
-struct Registry {
+pub(super) struct Registry {
     /// Entries by each task, group and pool that they block.
     by_blocked: Index<AwaitedId>,
     /// Entries by what they wait for.
@@ -178,7 +186,7 @@ impl Registry {
     }
 
     /// Returns the entries that block what has this id.
-    fn blocking(&self, id: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(super) fn blocking(&self, id: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_blocked.range(range_of(id)).map(|(_, entry)| entry)
     }
 
@@ -192,8 +200,20 @@ impl Registry {
         self.by_pool.range(range_of(pool)).map(|(_, entry)| entry).filter(|entry| !entry.is_notified())
     }
 
+    /// Returns the entries of workers of the pool that were made after the entry `after`.
+    pub(super) fn of_workers(&self, pool: PoolId, after: EntryId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_pool.range((pool, after + 1)..=(pool, EntryId::MAX)).map(|(_, entry)| entry)
+    }
+
+    /// Returns the entries behind a place in the order of their targets, each with its place. An
+    /// entry with several targets comes more than once.
+    pub(super) fn by_target(&self, after: Option<Place>) -> impl Iterator<Item = (Place, &Arc<Entry>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_target.range((from, Bound::Unbounded)).map(|(place, entry)| (*place, entry))
+    }
+
     /// Returns the name of a pool; an empty one if it has no worker.
-    fn name_of(&self, pool: PoolId) -> NamedPool {
+    pub(super) fn name_of(&self, pool: PoolId) -> NamedPool {
         let name = self.workers.get(&pool).map(|(_, name)| Arc::clone(name));
         (name.unwrap_or_else(|| Arc::from("")), pool.number())
     }

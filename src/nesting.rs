@@ -11,7 +11,8 @@
 //!    A callback is *pending* while it is deferred, or while another callback of the same token is
 //!    called before it. A wait of this thread may need what a pending callback does. So a wait
 //!    without a time limit calls the pending callbacks before it sleeps. Such calls are nested at
-//!    most `MAX_DEPTH` deep too; a deeper wait is refused, if it can be.
+//!    most `MAX_DEPTH` deep too. A deeper wait does not sleep while a callback is pending: it ends
+//!    with an error, or its caller goes on without what it waited for.
 //! 3. An event that a hook of a bus publishes has a *generation* one higher than the event that the
 //!    hook reports. The bus limits the generation to `MAX_DEPTH` too, which bounds loops through
 //!    the pool.
@@ -117,20 +118,26 @@ pub(crate) fn has_pending() -> bool {
 
 /// Calls the pending callbacks of this thread, because a wait without a time limit is about to
 /// sleep. Called without a lock. Returns `false` if waits are nested too deep for that.
+#[must_use = "a wait that is nested too deep must not sleep"]
 #[inline]
 pub(crate) fn call_pending() -> bool {
     !has_pending() || call_all_pending()
 }
 
+/// Returns `true` if a wait on this stack may sleep, whatever is pending by then. So a wait that
+/// must not be refused may follow.
+pub(crate) fn may_wait() -> bool {
+    NESTING.with(|nesting| nesting.waits.get()) < MAX_DEPTH
+}
+
 #[cold]
 fn call_all_pending() -> bool {
-    let nested = NESTING.with(|nesting| nesting.waits.get());
-    if nested >= MAX_DEPTH {
+    if !may_wait() {
         return false;
     }
     with(
         |nesting| &nesting.waits,
-        nested + 1,
+        NESTING.with(|nesting| nesting.waits.get()) + 1,
         || {
             while let Some(callback) = next_deferred() {
                 contain(callback);

@@ -299,7 +299,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return self.run_one(state, key);
         } else if nesting::has_pending() {
             drop(state);
-            nesting::call_pending();
+            return nesting::call_pending();
         } else if first_wait {
             // Publisher and handler work in long turns instead of waking each other for each event.
             state.low_water_waiters += 1;

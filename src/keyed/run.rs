@@ -2,12 +2,13 @@
 
 use super::name::KeyId;
 use super::pending::{PendingTask, Ran};
-use super::state::{KeyedInner, Notices, State, Turn};
+use super::state::{KeyPhase, KeyedInner, Notices, State, Turn};
+use super::turns::TakenEntry;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, Weak};
-use crate::task::context::{AwaitedId, GroupId};
+use crate::task::context::{self, AwaitedId, GroupId};
 use crate::task::job::TicketHolder;
 use crate::task::waits;
 use crate::task::wakers::Wakers;
@@ -166,6 +167,18 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
     fn cancel(&self, reason: CancelReason) {
         let (entries, leftover) = self.state.lock().close();
         self.wake_waiters();
+        self.pool.executor.enter(self.closing_group(), |_| {
+            context::set_no_task(0);
+            self.cancel_entries(entries, reason);
+        });
+        drop(leftover);
+    }
+}
+
+impl<K: Send + Sync + 'static> KeyedInner<K> {
+    /// Cancels the tasks of a closed executor. Called in a frame of the closing group, because each
+    /// of them ends only when the destructors of those before it have returned.
+    fn cancel_entries(&self, entries: Vec<TakenEntry<K, PendingTask, KeyPhase>>, reason: CancelReason) {
         let executor = &self.pool.executor;
         for (name, tasks, state) in entries {
             #[cfg(feature = "retry")]
@@ -182,6 +195,5 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
             }
             nesting::discard(name);
         }
-        drop(leftover);
     }
 }

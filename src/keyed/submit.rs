@@ -160,10 +160,11 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
             match &wait {
                 None => {
                     drop(state);
-                    if deadline == Deadline::NEVER {
-                        nesting::call_pending();
+                    match waits::prepare(deadline) {
+                        Ok(()) => wait = Some(self.begin_wait(deadline)),
+                        Err(_) if matches!(wait_mode, WaitMode::Until(_)) => return Err(Refusal::Timeout),
+                        Err(_) => ignores_bounds = true,
                     }
-                    wait = Some(self.begin_wait(deadline));
                 }
                 Some(_) if self.pool.executor.tracker.is_closed() => return Err(Refusal::ShutDown),
                 Some(wait) if wait.deadline.is_past() => return Err(Refusal::Timeout),

@@ -36,6 +36,7 @@ use crate::task::cell::TaskCell;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
 use crate::task::job::{Job, Task};
+use crate::task::waits;
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 
@@ -391,7 +392,7 @@ impl PoolInner {
             }
             (WaitMode::Policy, policy) => {
                 if !on_worker && policy == Overflow::Block {
-                    self.push_blocking(job, class, Deadline::NEVER)
+                    self.push_waiting(job, class)
                 } else if context::depth() < context::MAX_INLINE_DEPTH {
                     self.run(&mut Some(job));
                     Ok(())
@@ -399,16 +400,28 @@ impl PoolInner {
                     self.push_unbounded(job, class);
                     Ok(())
                 } else {
-                    self.push_blocking(job, class, Deadline::NEVER)
+                    self.push_waiting(job, class)
                 }
             }
         }
     }
 
-    /// Pushes a job, blocking until there is room.
+    /// Pushes a job, blocking until there is room. Where waits are nested too deep, pushes it beyond
+    /// the capacity instead.
+    fn push_waiting(&self, job: Job, class: Priority) -> Result<(), (Refusal, Job)> {
+        match self.push_blocking(job, class, Deadline::NEVER) {
+            Err((Refusal::Timeout, job)) => {
+                self.push_unbounded(job, class);
+                Ok(())
+            }
+            pushed => pushed,
+        }
+    }
+
+    /// Pushes a job, blocking until there is room. Where waits are nested too deep, does not block.
     fn push_blocking(&self, job: Job, class: Priority, deadline: Deadline) -> Result<(), (Refusal, Job)> {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
+        if waits::prepare(deadline).is_err() {
+            return Err((Refusal::Timeout, job));
         }
         let pushed = if deadline == Deadline::NEVER && context::depth() > 0 {
             self.queue_room(class).push(job)

@@ -156,6 +156,7 @@ impl<F, T> TaskCell<F, T> {
     ) where
         F: 'static,
     {
+        context::set_cancelling(self.group_id());
         // The destructor may cancel another task, and so on.
         nesting::discard(closure);
         executor.cancelled(counters, origin, reason);
@@ -224,10 +225,7 @@ impl<F, T> TaskCell<F, T> {
     /// See [`JoinTarget::wait`].
     pub(crate) fn wait(&self, deadline: Deadline) -> bool {
         spin_wait(SPIN_TIME, || self.is_done() || deadline.is_past());
-        if self.is_done() {
-            return true;
-        }
-        self.block_unless(|| false, deadline)
+        self.is_done() || self.block_unless(|| false, deadline)
     }
 
     fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
@@ -274,12 +272,10 @@ impl<F, T: 'static> TaskCell<F, T> {
         let mut state = self.state.lock();
         state.detached = true;
         let waker = state.waker.take();
-        let outcome = match &state.stage {
-            Stage::Done(_) => mem::replace(&mut state.stage, Stage::Taken),
-            _ => Stage::Taken,
-        };
+        let is_done = matches!(state.stage, Stage::Done(_));
+        let outcome = is_done.then(|| mem::replace(&mut state.stage, Stage::Taken));
         drop(state);
-        if let Stage::Done(outcome) = outcome {
+        if let Some(Stage::Done(outcome)) = outcome {
             // Inside one more frame, so that a destructor that spawns a task and drops its handle
             // cannot recur forever. It may also drop the next handle, and so on.
             nesting::call_back(move || context::with_frame(PoolId::NONE, GroupId::NONE, |_, _| drop(outcome)));
@@ -341,6 +337,11 @@ pub(crate) trait CellTask: Task {
         true
     }
 
+    /// Returns `true` if the task waits for its time. The end of its pool cancels it.
+    fn is_timed(&self) -> bool {
+        false
+    }
+
     /// Returns the label that observers see.
     fn label(&self) -> Option<&Arc<str>> {
         None
@@ -381,6 +382,11 @@ impl<C: CellTask> JoinTarget<C::Output> for C {
 
     fn spin_wait(&self) -> bool {
         spin_wait(SPIN_TIME, || self.cell().is_done())
+    }
+
+    fn is_abandoned(&self, executor: &Executor) -> bool {
+        let is_unclaimed = self.cell().join_status() == JoinStatus::Queued;
+        is_unclaimed && (executor.tracker.is_cancelling() || self.is_timed() && executor.tracker.is_closed())
     }
 
     fn may_sleep(&self) -> bool {

@@ -1,9 +1,11 @@
 //! A limit for user code that calls itself through the crate on one stack.
 //!
 //! A hook or a callback may do what caused its own call. Three rules bound the recursion:
-//! 1. A *hook* (an observer, a panic hook, a hook of a bus or a worker) only reports an event.
-//!    While [`MAX_DEPTH`] hooks are on the stack, a further hook is skipped, and the caller counts
-//!    that.
+//! 1. A *hook* (an observer, a panic hook, a hook of a bus or a worker, a label) only reports an
+//!    event. While [`MAX_DEPTH`] hooks are on the stack, a further hook is skipped, and the caller
+//!    counts that. If each hook brought about several others, their number would still be
+//!    exponential. So the outermost hook has at most [`MAX_DEEP_HOOKS`] hooks below the second
+//!    level; further ones are skipped too.
 //! 2. A *callback* (of a token, a waker, the destructor of a closure that is cancelled) must be
 //!    called once. While [`MAX_DEPTH`] callbacks are on the stack, a further callback is deferred.
 //!    The frame of the innermost callback calls deferred callbacks in order, when its own callback
@@ -30,10 +32,15 @@ use crate::unwind;
 /// The limit of nested hooks on one stack, of nested callbacks, and of generations of events.
 pub(crate) const MAX_DEPTH: usize = 16;
 
+/// The limit of hooks that one outermost hook brings about below the second level.
+pub(crate) const MAX_DEEP_HOOKS: usize = 256;
+
 /// The nesting on the stack of one thread.
 struct Nesting {
     /// The number of hooks on this stack.
     hooks: Cell<usize>,
+    /// The number of hooks below the second level that the outermost hook has brought about.
+    deep_hooks: Cell<usize>,
     /// The number of callbacks on this stack.
     callbacks: Cell<usize>,
     /// The number of waits on this stack that call pending callbacks.
@@ -47,8 +54,19 @@ struct Nesting {
 
 impl Nesting {
     const fn new() -> Self {
-        let [hooks, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 5];
-        Self { hooks, callbacks, waits, pending, generation }
+        let [hooks, deep_hooks, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 6];
+        Self { hooks, deep_hooks, callbacks, waits, pending, generation }
+    }
+
+    /// Counts a hook. Returns `false` if it must be skipped.
+    fn may_call_hook(&self) -> bool {
+        let nested = self.hooks.get();
+        let deep = if nested == 0 { 0 } else { self.deep_hooks.get() + usize::from(nested > 1) };
+        let may_call = nested < MAX_DEPTH && deep <= MAX_DEEP_HOOKS;
+        if may_call {
+            self.deep_hooks.set(deep);
+        }
+        may_call
     }
 }
 
@@ -64,10 +82,10 @@ thread_local! {
 
 type Callback = Box<dyn FnOnce()>;
 
-/// Calls a hook. Returns `None` without calling it while [`MAX_DEPTH`] hooks are on the stack.
+/// Calls a hook. Returns `None` without calling it beyond the limits of rule 1.
 pub(crate) fn hook<T>(f: impl FnOnce() -> T) -> Option<T> {
-    let nested = NESTING.with(|nesting| nesting.hooks.get());
-    (nested < MAX_DEPTH).then(|| with(|nesting| &nesting.hooks, nested + 1, f))
+    let nested = NESTING.with(|nesting| nesting.may_call_hook().then(|| nesting.hooks.get()))?;
+    Some(with(|nesting| &nesting.hooks, nested + 1, f))
 }
 
 /// Calls a callback once and contains its panic.
@@ -274,5 +292,22 @@ mod tests {
             hook(nest).map_or(0, |below| below + 1)
         }
         assert_eq!((nest(), nest()), (MAX_DEPTH, MAX_DEPTH));
+    }
+
+    /// Fault 598.
+    #[test]
+    fn hooks_that_each_bring_about_several_others_are_bounded_in_number() {
+        fn nest(calls: &Cell<usize>) {
+            calls.set(calls.get() + 1);
+            (0..3).for_each(|_| _ = hook(|| nest(calls)));
+        }
+        for _ in 0..2 {
+            let calls = Cell::new(0);
+            hook(|| nest(&calls));
+            assert_eq!(calls.get(), 1 + 3 + MAX_DEEP_HOOKS);
+        }
+        let calls = Cell::new(0);
+        hook(|| (0..10_000).for_each(|_| _ = hook(|| calls.set(calls.get() + 1))));
+        assert_eq!(calls.get(), 10_000);
     }
 }

@@ -91,7 +91,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
 
     /// Hashes a key and makes its label. Calls user code.
     pub(super) fn lookup(&self, key: K) -> Lookup<K> {
-        let label = self.label_of.as_ref().map(|label_of| label_of(&key));
+        let label = self.label_of.as_ref().and_then(|label_of| {
+            let label = nesting::hook(|| label_of(&key));
+            if label.is_none() {
+                self.pool.executor.skip_hook();
+            }
+            label
+        });
         Lookup::new(key, &self.hasher, label)
     }
 

@@ -305,7 +305,7 @@ mod events {
             }
         }));
         let subscription = bus.subscribe(move |_: &u32| _ = &value);
-        let sent: Vec<_> = (0..4).map(|event| bus.publish(event)).collect();
+        let sent: Vec<_> = (0..4_u32).map(|event| bus.publish(event)).collect();
         receipts.lock().unwrap().extend(sent);
         with_watchdog(|| subscription.unsubscribe());
         assert_eq!(ended.get(), 4);

@@ -142,7 +142,7 @@ pub(crate) fn call_pending() -> bool {
     !has_pending() || call_all_pending()
 }
 
-/// Returns `true` if a wait on this stack may sleep, whatever is pending by then. So a wait that
+/// Returns `true` if a wait on this stack may call what is pending before it sleeps. So a wait that
 /// must not be refused may follow.
 pub(crate) fn may_wait() -> bool {
     NESTING.with(|nesting| nesting.waits.get()) < MAX_DEPTH

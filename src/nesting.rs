@@ -1,9 +1,11 @@
 //! A limit for user code that calls itself through the crate on one stack.
 //!
 //! A hook or a callback may do what caused its own call. Three rules bound the recursion:
-//! 1. A *hook* (an observer, a panic hook, a hook of a bus or a worker) only reports an event.
-//!    While [`MAX_DEPTH`] hooks are on the stack, a further hook is skipped, and the caller counts
-//!    that.
+//! 1. A *hook* (an observer, a panic hook, a hook of a bus or a worker, a label) only reports an
+//!    event. While [`MAX_DEPTH`] hooks are on the stack, a further hook is skipped, and the caller
+//!    counts that. If each hook brought about several others, their number would still be
+//!    exponential. So the outermost hook has at most [`MAX_DEEP_HOOKS`] hooks below the second
+//!    level; further ones are skipped too.
 //! 2. A *callback* (of a token, a waker, the destructor of a closure that is cancelled) must be
 //!    called once. While [`MAX_DEPTH`] callbacks are on the stack, a further callback is deferred.
 //!    The frame of the innermost callback calls deferred callbacks in order, when its own callback
@@ -11,7 +13,8 @@
 //!    A callback is *pending* while it is deferred, or while another callback of the same token is
 //!    called before it. A wait of this thread may need what a pending callback does. So a wait
 //!    without a time limit calls the pending callbacks before it sleeps. Such calls are nested at
-//!    most `MAX_DEPTH` deep too; a deeper wait is refused, if it can be.
+//!    most `MAX_DEPTH` deep too. A deeper wait does not sleep while a callback is pending: it ends
+//!    with an error, or its caller goes on without what it waited for.
 //! 3. An event that a hook of a bus publishes has a *generation* one higher than the event that the
 //!    hook reports. The bus limits the generation to `MAX_DEPTH` too, which bounds loops through
 //!    the pool.
@@ -29,10 +32,15 @@ use crate::unwind;
 /// The limit of nested hooks on one stack, of nested callbacks, and of generations of events.
 pub(crate) const MAX_DEPTH: usize = 16;
 
+/// The limit of hooks that one outermost hook brings about below the second level.
+pub(crate) const MAX_DEEP_HOOKS: usize = 256;
+
 /// The nesting on the stack of one thread.
 struct Nesting {
     /// The number of hooks on this stack.
     hooks: Cell<usize>,
+    /// The number of hooks below the second level that the outermost hook has brought about.
+    deep_hooks: Cell<usize>,
     /// The number of callbacks on this stack.
     callbacks: Cell<usize>,
     /// The number of waits on this stack that call pending callbacks.
@@ -46,8 +54,19 @@ struct Nesting {
 
 impl Nesting {
     const fn new() -> Self {
-        let [hooks, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 5];
-        Self { hooks, callbacks, waits, pending, generation }
+        let [hooks, deep_hooks, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 6];
+        Self { hooks, deep_hooks, callbacks, waits, pending, generation }
+    }
+
+    /// Counts a hook. Returns `false` if it must be skipped.
+    fn may_call_hook(&self) -> bool {
+        let nested = self.hooks.get();
+        let deep = if nested == 0 { 0 } else { self.deep_hooks.get() + usize::from(nested > 1) };
+        let may_call = nested < MAX_DEPTH && deep <= MAX_DEEP_HOOKS;
+        if may_call {
+            self.deep_hooks.set(deep);
+        }
+        may_call
     }
 }
 
@@ -63,10 +82,10 @@ thread_local! {
 
 type Callback = Box<dyn FnOnce()>;
 
-/// Calls a hook. Returns `None` without calling it while [`MAX_DEPTH`] hooks are on the stack.
+/// Calls a hook. Returns `None` without calling it beyond the limits of rule 1.
 pub(crate) fn hook<T>(f: impl FnOnce() -> T) -> Option<T> {
-    let nested = NESTING.with(|nesting| nesting.hooks.get());
-    (nested < MAX_DEPTH).then(|| with(|nesting| &nesting.hooks, nested + 1, f))
+    let nested = NESTING.with(|nesting| nesting.may_call_hook().then(|| nesting.hooks.get()))?;
+    Some(with(|nesting| &nesting.hooks, nested + 1, f))
 }
 
 /// Calls a callback once and contains its panic.
@@ -117,20 +136,26 @@ pub(crate) fn has_pending() -> bool {
 
 /// Calls the pending callbacks of this thread, because a wait without a time limit is about to
 /// sleep. Called without a lock. Returns `false` if waits are nested too deep for that.
+#[must_use = "a wait that is nested too deep must not sleep"]
 #[inline]
 pub(crate) fn call_pending() -> bool {
     !has_pending() || call_all_pending()
 }
 
+/// Returns `true` if a wait on this stack may call what is pending before it sleeps. So a wait that
+/// must not be refused may follow.
+pub(crate) fn may_wait() -> bool {
+    NESTING.with(|nesting| nesting.waits.get()) < MAX_DEPTH
+}
+
 #[cold]
 fn call_all_pending() -> bool {
-    let nested = NESTING.with(|nesting| nesting.waits.get());
-    if nested >= MAX_DEPTH {
+    if !may_wait() {
         return false;
     }
     with(
         |nesting| &nesting.waits,
-        nested + 1,
+        NESTING.with(|nesting| nesting.waits.get()) + 1,
         || {
             while let Some(callback) = next_deferred() {
                 contain(callback);
@@ -267,5 +292,22 @@ mod tests {
             hook(nest).map_or(0, |below| below + 1)
         }
         assert_eq!((nest(), nest()), (MAX_DEPTH, MAX_DEPTH));
+    }
+
+    /// Fault 598.
+    #[test]
+    fn hooks_that_each_bring_about_several_others_are_bounded_in_number() {
+        fn nest(calls: &Cell<usize>) {
+            calls.set(calls.get() + 1);
+            (0..3).for_each(|_| _ = hook(|| nest(calls)));
+        }
+        for _ in 0..2 {
+            let calls = Cell::new(0);
+            hook(|| nest(&calls));
+            assert_eq!(calls.get(), 1 + 3 + MAX_DEEP_HOOKS);
+        }
+        let calls = Cell::new(0);
+        hook(|| (0..10_000).for_each(|_| _ = hook(|| calls.set(calls.get() + 1))));
+        assert_eq!(calls.get(), 10_000);
     }
 }

@@ -511,6 +511,36 @@ mod receipts {
         assert!(refused(2, &Gate::new()) > 0);
     }
 
+    /// Fault 596.
+    #[test]
+    fn publishers_that_need_room_which_any_of_several_keys_must_make_while_all_keys_wait_for_them_are_refused() {
+        for keys in [1, 2, 3] {
+            // Each key has a running event, and one more fills its part of the mailbox.
+            let (home, abroad) = (pool(keys, 64), pool(keys, 64));
+            let (bus, gate, far) = (EventBus::new(&home), Gate::new(), abroad.clone());
+            let (inner, inside) = (bus.clone(), gate.clone());
+            let handler = move |(key, number): &(usize, u32)| {
+                if *number > 0 {
+                    return;
+                }
+                inside.pass();
+                let (bus, key) = (inner.clone(), *key);
+                let publishes = far.spawn(move || drop(bus.publish((keys + key, 1_u32)))).unwrap();
+                let _ = publishes.join();
+            };
+            let subscription = bus.subscription::<(usize, u32)>().ordered_by(|(key, _)| *key);
+            let _subscription = subscription.mailbox_capacity(keys).handle(handler);
+            for key in 0..keys {
+                let _ = bus.publish((key, 0_u32));
+                gate.wait_started(key + 1);
+            }
+            let waiting: Vec<_> = (0..keys).map(|key| bus.publish((key, 1_u32))).collect();
+            gate.open();
+            with_watchdog(|| waiting.iter().for_each(|receipt| drop(receipt.wait().unwrap())));
+            with_watchdog(|| (home.wait_idle(), abroad.wait_idle()));
+        }
+    }
+
     /// Fault 504.
     #[test]
     fn a_receipt_is_waited_for_while_a_runner_of_its_subscription_may_become_free() {

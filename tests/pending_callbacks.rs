@@ -3,11 +3,12 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use common::{Counter, Gate, Mutex, pool, with_watchdog};
+use common::{BlockedWorkers, Counter, Gate, Mutex, pool, quiet_panics, with_watchdog};
 use workcrew::{CancellationToken, GroupError, JoinError, WorkerPool};
 
 /// How deep callbacks are nested on one stack.
@@ -105,11 +106,58 @@ const WAITS: &[Wait] = &[
         });
         token.wait();
     },
+    |pool, gate| {
+        // The second task waits until the first has ended.
+        let inside = gate.clone();
+        let results = pool.map(0..2, move |_| inside.pass()).concurrency(1).window(8);
+        results.for_each(Result::unwrap);
+    },
+    |_, gate| {
+        let inside = gate.clone();
+        let hook = move |_| -> Result<(), String> {
+            inside.pass();
+            Ok(())
+        };
+        drop(WorkerPool::builder().workers(1).try_on_thread_start(hook).build().unwrap());
+    },
+    |pool, gate| {
+        // The third task waits for room.
+        let executor = workcrew::KeyedExecutor::builder(pool).capacity(1).build();
+        executor.execute(1, held(gate)).unwrap();
+        gate.wait_started(1);
+        executor.execute(1, held(gate)).unwrap();
+        executor.execute(1, held(gate)).unwrap();
+    },
     #[cfg(feature = "events")]
     |pool, gate| {
         let (bus, inside) = (workcrew::events::EventBus::new(pool), gate.clone());
         let _subscription = bus.subscribe(move |_: &u32| inside.pass());
         bus.publish(1_u32).wait().unwrap();
+    },
+    #[cfg(feature = "events")]
+    |pool, gate| {
+        // The third event waits for room in one mailbox or two.
+        for subscriptions in [1, 2] {
+            let (bus, inside) = (workcrew::events::EventBus::new(pool), gate.clone());
+            let _subscriptions: Vec<_> = (0..subscriptions)
+                .map(|_| {
+                    let inside = inside.clone();
+                    bus.subscription::<u32>().mailbox_capacity(1).handle(move |_: &u32| inside.pass())
+                })
+                .collect();
+            let _ = bus.publish(1_u32);
+            gate.wait_started(subscriptions);
+            let _ = bus.publish(2_u32);
+            let _ = bus.publish(3_u32);
+        }
+    },
+    #[cfg(feature = "events")]
+    |pool, gate| {
+        let (bus, inside) = (workcrew::events::EventBus::new(pool), gate.clone());
+        let subscription = bus.subscribe(move |_: &u32| inside.pass());
+        let _ = bus.publish(1_u32);
+        gate.wait_started(1);
+        subscription.unsubscribe();
     },
     #[cfg(feature = "events")]
     |pool, gate| {
@@ -255,4 +303,91 @@ fn deferred_callbacks_that_wait_are_nested_to_a_limit_and_beyond_that_refused() 
     });
     assert_eq!(called.get(), 1_000);
     assert!(refused.get() > 0);
+}
+
+/// Calls `body` in a callback, inside as many waits as are nested in callbacks on one stack. The last callback, which
+/// opens the gate, is pending. Returns how often that was called.
+fn too_deep(pool: &WorkerPool, gate: &Gate, body: impl FnOnce() + Send + 'static) -> usize {
+    let (token, called) = (CancellationToken::new(), Counter::new());
+    let mut guards = Vec::new();
+    for _ in 0..DEPTH {
+        let (pool, inside) = (pool.clone(), gate.clone());
+        guards.push(token.on_cancel(move || pool.spawn(held(&inside)).unwrap().join().unwrap()));
+    }
+    guards.push(token.on_cancel(body));
+    let (open, counted) = (gate.clone(), called.clone());
+    guards.push(token.on_cancel(move || {
+        counted.add();
+        open.open();
+    }));
+    token.cancel();
+    called.get()
+}
+
+/// Fault 590.
+#[test]
+fn no_wait_blocks_where_too_many_are_nested_in_callbacks() {
+    quiet_panics();
+    for wait in WAITS {
+        in_both(move |own| {
+            // The waits around it hold workers.
+            let (home, gate, ended) = (pool(DEPTH, 64), Gate::new(), Counter::new());
+            let (inner, inside, counted) = (own.clone(), Gate::new(), ended.clone());
+            let open = inside.clone();
+            let called = too_deep(&home, &gate, move || {
+                let waited = catch_unwind(AssertUnwindSafe(|| wait(&inner, &inside)));
+                drop(waited);
+                counted.add();
+            });
+            assert_eq!((called, ended.get()), (1, 1));
+            open.open();
+            own.shutdown();
+        });
+    }
+}
+
+/// Fault 590.
+#[test]
+fn what_cannot_wait_in_nested_callbacks_says_so_or_goes_on() {
+    quiet_panics();
+    let (home, gate) = (pool(DEPTH, 64), Gate::new());
+    let called = with_watchdog(|| {
+        let pool = pool(1, 1);
+        too_deep(&home, &gate, move || {
+            let token = CancellationToken::new();
+            assert!(!token.wait_timeout(Duration::MAX));
+            assert!(catch_unwind(|| token.wait()).is_err());
+
+            let (busy, ran) = (BlockedWorkers::new(&pool), Counter::new());
+            let queued = common::fill(&pool, &ran);
+            let counted = ran.clone();
+            pool.execute(move || counted.add()).unwrap(); // beyond the capacity
+            let late = pool.try_execute_for(Duration::MAX, || ());
+            assert!(late.unwrap_err().is_timeout());
+            assert!(!pool.wait_idle_timeout(Duration::MAX));
+
+            let mut entered = false;
+            let scope = pool.scope::<(), _, _>(|_| entered = true);
+            assert!(matches!(scope, Err(GroupError::WouldDeadlock(_))) && !entered);
+
+            let executor = workcrew::KeyedExecutor::builder(&pool).capacity(1).build();
+            executor.execute(1, || ()).unwrap();
+            executor.execute(1, || ()).unwrap(); // beyond the capacity
+            assert!(executor.try_execute_for(1, Duration::MAX, || ()).unwrap_err().is_timeout());
+            assert!(!executor.wait_idle_timeout(Duration::MAX));
+
+            let hook = |_| -> Result<(), String> {
+                std::thread::park_timeout(Duration::from_millis(1));
+                Ok(())
+            };
+            let built = WorkerPool::builder().workers(1).try_on_thread_start(hook).build();
+            assert!(built.is_ok() || matches!(built, Err(workcrew::BuildError::WouldDeadlock)));
+            busy.open();
+            drop(busy);
+            pool.shutdown(); // returns before the end
+            assert!(pool.wait_idle_timeout(common::LIMIT));
+            assert_eq!(ran.get(), queued + 1);
+        })
+    });
+    assert_eq!(called, 1);
 }

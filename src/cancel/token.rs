@@ -123,8 +123,10 @@ impl CancellationToken {
     ///
     /// A callback may also wait for what other callbacks do. A wait of this crate without a time
     /// limit first calls the callbacks that its thread has still to call. Such waits are nested at
-    /// most 16 deep on one stack. Beyond that, a wait that returns a `Result` returns
-    /// `WouldDeadlock`, and other waits do not call callbacks.
+    /// most 16 deep on one stack. Beyond that, nothing blocks while there are such callbacks. Waits
+    /// return `WouldDeadlock`, a timeout or `false`; [`wait`](Self::wait) and each `wait_idle`
+    /// panic. Submissions exceed the capacity, and full mailboxes refuse the event. Shutdowns and
+    /// drops return before the end.
     pub fn cancel(&self) {
         self.cancel_with(CancelReason::Requested);
     }
@@ -145,21 +147,26 @@ impl CancellationToken {
     }
 
     /// Blocks until the token is cancelled. A worker that calls this runs no other task meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If [too many waits](Self::cancel) are nested in callbacks.
     pub fn wait(&self) {
         let cancelled = self.wait_timeout(Duration::MAX);
-        debug_assert!(cancelled, "a wait without a deadline ends with the cancellation");
+        assert!(cancelled, "too many waits are nested in callbacks");
     }
 
     /// Blocks until the token is cancelled or `timeout` has passed. Returns `true` if the token is
     /// cancelled.
     ///
-    /// `Duration::MAX` waits forever. A worker that calls this runs no other task meanwhile.
+    /// `Duration::MAX` waits forever, or returns `false` where [`wait`](Self::wait) panics. A worker
+    /// that calls this runs no other task meanwhile.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
         let either = deadline.earlier(self.node.deadline);
-        if either == Deadline::NEVER && self.node.reason().is_none() {
-            nesting::call_pending();
+        if either == Deadline::NEVER && self.node.reason().is_none() && !nesting::call_pending() {
+            return false;
         }
         drop(self.node.cancelled.wait_while(self.node.state.lock(), either, |_| self.node.reason().is_none()));
         self.is_cancelled()
@@ -433,10 +440,7 @@ mod tests {
     #[test]
     fn a_long_chain_is_cancelled_and_dropped_without_recursion() {
         let root = CancellationToken::new();
-        let mut last = root.clone();
-        for _ in 0..200_000 {
-            last = last.child_token();
-        }
+        let last = (0..200_000).fold(root.clone(), |token, _| token.child_token());
         root.cancel();
         assert!(last.is_cancelled());
     }

@@ -95,6 +95,11 @@ pub enum BuildError {
         /// The message of the panic, if its payload was a string, as with `panic!`.
         message: Option<String>,
     },
+    /// A callback waits for the start hooks of workers, and [too many
+    /// waits](crate::CancellationToken::cancel) are nested in callbacks. The workers may still
+    /// start.
+    #[error("too many waits are nested in callbacks")]
+    WouldDeadlock,
     /// The pool has been shut down and cannot be resized.
     #[error("the pool is shut down")]
     ShutDown,

@@ -32,25 +32,33 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let delayed = mem::take(&mut state.delayed);
         self.stop_linger(&mut state);
         let handlers = (state.handler.take(), state.batch_handler.take());
+        let ending = waiting.len() + delayed.len();
+        state.ending += ending;
         self.room.wake_all();
         let (watches, futures) = (mem::take(&mut state.watches), state.futures.take());
         drop(state);
         watches.notify_all();
-        futures.wake();
-        self.as_closer(|_| {
+        // Another thread may be requeuing one that is delayed, so this thread does not stand for
+        // the end of those.
+        self.as_closer(waiting.len(), |_| {
+            futures.wake();
+            self.cancel_deliveries(waiting, reason);
+            for (delayed, place) in delayed.into_values() {
+                let removed = self.inner.pool.timers.remove(place);
+                drop(removed);
+                // A thread that is requeuing it finds the subscription closed.
+                self.cancel_deliveries(delayed.take().map(|(delivery, _)| delivery), reason);
+            }
+        });
+        self.state.lock().ending -= ending;
+        self.stopped.notify_all();
+        self.inner.steps.notify();
+        // Last, because a destructor may wait for the deliveries.
+        self.as_closer(0, |_| {
             unwind::discard(handlers.0);
             unwind::discard(handlers.1);
             unwind::discard(key_of);
         });
-        self.cancel_deliveries(waiting, reason);
-        for (delayed, place) in delayed.into_values() {
-            let removed = self.inner.pool.timers.remove(place);
-            drop(removed);
-            // A thread that is requeuing it finds the subscription closed.
-            self.cancel_deliveries(delayed.take().map(|(delivery, _)| delivery), reason);
-        }
-        self.stopped.notify_all();
-        self.inner.steps.notify();
     }
 
     /// Cancels deliveries that will not start, or not again.
@@ -60,7 +68,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         reason: CancelReason,
     ) {
         for delivery in deliveries {
-            self.as_closer(|counters| self.cancel_delivery(counters, delivery, reason));
+            self.as_closer(0, |counters| self.cancel_delivery(counters, delivery, reason));
         }
     }
 

@@ -135,6 +135,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn report_runner_needs(&self, state: &State<E>, needs: &mut Needs) {
         self.report_work(state, needs);
         match self.limit() {
+            _ if state.ending > 0 => needs.end_of_any(self.group, state.tickets.runners() + state.ending),
             _ if state.tickets.runners() == 0 => {}
             1 => needs.end_of(self.group),
             limit if state.tickets.runners() >= limit && state.closed.is_none() => {
@@ -190,8 +191,11 @@ impl<E: Send + Sync + 'static> State<E> {
 pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), WouldDeadlock> {
     let Some(recipients) = envelope.recipients() else { return Ok(()) };
     let depth = context::depth();
-    if envelope.progress().is_finished() || depth == 0 {
+    if envelope.progress().is_finished() {
         return Ok(());
+    }
+    if depth == 0 {
+        return Ok(waits::prepare(Deadline::NEVER)?);
     }
     let is_worker = context::is_worker_of(recipients.inner().pool.id());
     if is_worker && depth >= context::MAX_HELP_DEPTH {

@@ -45,7 +45,9 @@ impl BusInner {
                     return Ok(Err(refused));
                 }
                 if !is_within_task {
-                    return Err(Deadline::NEVER);
+                    // What the callbacks notify ends the sleep.
+                    return waits::prepare(Deadline::NEVER)
+                        .map_or_else(|refused| Ok(Err(refused)), |()| Err(Deadline::NEVER));
                 }
                 match waits::register(Arc::clone(&target), Kind::Certain) {
                     Ok(Next::Help(awaited)) => awaited.help(),

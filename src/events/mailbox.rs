@@ -173,6 +173,8 @@ pub(super) struct State<E> {
     pub(super) delayed: BTreeMap<DelayKey, (Arc<Delayed<E>>, TimerKey)>,
     /// The number of the next delayed delivery.
     pub(super) next_delay: u64,
+    /// How many deliveries have left the mailbox with its end, and are being cancelled.
+    pub(super) ending: usize,
     /// The handler; `None` if the subscription is closed, or its handler gets batches.
     pub(super) handler: Option<Arc<Handler<E>>>,
     /// The handler that gets batches; `None` if the subscription is closed.
@@ -296,10 +298,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.inner.pool.executor.enter(self.group, f)
     }
 
-    /// Calls `f` as a member that calls no handler.
-    pub(super) fn as_closer<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+    /// Calls `f` as a member that calls no handler. `ending` deliveries end only with it.
+    pub(super) fn as_closer<T>(&self, ending: usize, f: impl FnOnce(&WorkerCounters) -> T) -> T {
         self.as_member(|counters| {
-            context::set_no_task();
+            context::set_no_task(ending);
             f(counters)
         })
     }
@@ -377,6 +379,7 @@ impl<E> State<E> {
             queue: Queue::new(key_of),
             delayed: BTreeMap::new(),
             next_delay: 0,
+            ending: 0,
             handler: one,
             batch_handler: batch,
             linger: None,

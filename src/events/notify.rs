@@ -10,7 +10,6 @@
 
 use std::task::Waker;
 
-use crate::nesting;
 use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering};
 use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
@@ -81,11 +80,7 @@ impl Notify {
             let before = self.state.lock().generation;
             match check() {
                 Ok(answer) => break answer,
-                Err(deadline) => {
-                    if deadline != Deadline::NEVER || !nesting::has_pending() || !nesting::call_pending() {
-                        self.sleep(before, deadline);
-                    }
-                }
+                Err(deadline) => self.sleep(before, deadline),
             }
         };
         self.waiters.fetch_sub(1, Ordering::SeqCst);

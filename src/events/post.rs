@@ -296,7 +296,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return self.run_one(state, key);
         } else if nesting::has_pending() {
             drop(state);
-            nesting::call_pending();
+            return nesting::call_pending();
         } else {
             let wait = *wait.get_or_insert_with(RoomWait::begin);
             let target = || CycleTarget::new(CycleKind::Mailbox).label(Some(&self.settings.name));

@@ -4,7 +4,6 @@ use std::task::Waker;
 
 use super::handler::BoxError;
 use crate::error::CancelReason;
-use crate::nesting;
 use crate::retry::RetryError;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 use crate::task::wakers::{WakerKey, Wakers};
@@ -129,9 +128,6 @@ impl Progress {
     /// Blocks until all deliveries have ended, the deadline has passed, or `is_over` returns `true`
     /// after [`wake`](Self::wake). Returns `true` if all have ended.
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> bool {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
-        }
         drop(self.finished.wait_while(self.state.lock(), deadline, |_| !self.is_finished() && !is_over()));
         self.is_finished()
     }

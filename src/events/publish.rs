@@ -23,7 +23,9 @@ use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
 use crate::task::context;
 use crate::task::sleepers;
+use crate::task::waits;
 use crate::task::wakers::Wakers;
+use crate::time::deadline::Deadline;
 
 /// Publishes an event to `mailboxes`. Returns how many have a delivery of it.
 pub(super) fn publish<E: Send + Sync + 'static>(
@@ -143,8 +145,8 @@ pub(super) fn is_worker<E>(mailboxes: &[Arc<Mailbox<E>>]) -> bool {
     context::is_worker_of(mailboxes[0].inner.pool.id())
 }
 
-/// Waits for room in several mailboxes at the same time. Within a task, refuses what would wait
-/// forever.
+/// Waits for room in several mailboxes at the same time. Within a task or a callback, refuses what
+/// would wait forever.
 fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BTreeMap<usize, PendingDelivery<E>>) {
     let watcher = Arc::new(Watcher::default());
     let mut watched: BTreeMap<usize, (PendingDelivery<E>, WatchKey)> = BTreeMap::new();
@@ -161,10 +163,12 @@ fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BTreeMap<usiz
             return;
         }
         let notified = if context::depth() == 0 {
-            let first = watched.keys().next().map(|index| &tally.mailboxes[*index]).expect("a mailbox is full");
-            let target = CycleTarget::new(CycleKind::Mailbox).label(Some(&first.settings.name));
-            let _listed = sleepers::list(target, first.inner.pool.id(), false);
-            Ok(watcher.wait())
+            waits::prepare(Deadline::NEVER).map(|()| {
+                let first = watched.keys().next().map(|index| &tally.mailboxes[*index]).expect("a mailbox is full");
+                let target = CycleTarget::new(CycleKind::Mailbox).label(Some(&first.settings.name));
+                let _listed = sleepers::list(target, first.inner.pool.id(), false);
+                watcher.wait()
+            })
         } else {
             let full = watched.iter().map(|(index, (delivery, watch))| {
                 (*index, (Arc::clone(&tally.mailboxes[*index]), delivery.key.clone()), *watch)

@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::erased::AnyMailbox;
 use super::mailbox::Mailbox;
 use crate::error::{CycleKind, CycleTarget};
-use crate::nesting;
 use crate::sync::Arc;
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::sleepers;
@@ -17,6 +16,7 @@ impl<E: Send + Sync + 'static> AnyMailbox for Mailbox<E> {
         let state = self.state.lock();
         self.report_work(&state, needs);
         match state.queue.by_key() {
+            _ if state.ending > 0 => needs.end_of(self.group),
             Some(queues) => queues.running.iter().for_each(|name| needs.end_of(name.group())),
             None if state.tickets.runners() > 0 => needs.end_of(self.group),
             None => {}
@@ -39,8 +39,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let mailbox = Arc::clone(self);
         let _guard = self.inner.pool.left_behind.on_cancel(move || mailbox.wake_stop_waiters());
         if context::depth() == 0 {
-            let _listed = sleepers::list(self.describe_stop(), self.inner.pool.id(), false);
-            self.sleep_until_stopped(|| false, Deadline::NEVER);
+            if waits::prepare(Deadline::NEVER).is_ok() {
+                let _listed = sleepers::list(self.describe_stop(), self.inner.pool.id(), false);
+                self.sleep_until_stopped(|| false, Deadline::NEVER);
+            }
         } else {
             let target: Arc<dyn Awaited> = Arc::new(AwaitedStop(Arc::clone(self)));
             let sleep = |wait: &Wait, until: Option<Instant>| {
@@ -58,9 +60,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Sleeps until there is no runner or a report has left something behind, and returns `true`;
     /// or until it is notified or the deadline has passed, and returns `false`.
     fn sleep_until_stopped(&self, is_notified: impl Fn() -> bool, deadline: Deadline) -> bool {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
-        }
         let mut state = self.state.lock();
         loop {
             if state.tickets.runners() == 0 || self.inner.is_left_behind() {

@@ -173,6 +173,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             Some(queues) => {
                 if let Some(name) = queues.key_of_event(item) {
                     self.report_key_needs(queues, name, needs);
+                } else if queues.running.is_empty() {
+                    needs.end_of_any(self.group, state.ending);
                 }
             }
         }
@@ -185,9 +187,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return self.report_key_needs(queues, name, needs);
         }
         self.report_work(state, needs);
-        match &*queues.running {
-            [name] if state.delayed.is_empty() => needs.end_of(name.group()),
-            running => running.iter().for_each(|name| needs.possible_end_of(name.group())),
+        let groups = queues.running.iter().map(|name| name.group());
+        if state.delayed.is_empty() && !self.can_run(state) {
+            needs.end_of_one(groups);
+        } else {
+            groups.for_each(|group| needs.possible_end_of(group));
         }
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::mem;
 
-use crate::nesting;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::deadline::Deadline;
 
@@ -48,9 +47,6 @@ impl Watcher {
     /// Like [`wait`](Self::wait), but also returns, with no indices, when the deadline has passed
     /// or `is_over` returns `true` after [`wake`](Self::wake).
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> Vec<usize> {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
-        }
         let is_waiting = |notified: &Vec<usize>| notified.is_empty() && !is_over();
         let mut notified = self.changed.wait_while(self.notified.lock(), deadline, is_waiting);
         mem::take(&mut *notified)

@@ -8,8 +8,8 @@
 //! | no unstarted task, and a reference that may add one | may end |
 //! | only started tasks | needs the end of one of them |
 //!
-//! A started task that is being dropped counts as started, and its thread as one that does not
-//! wait. So a wait is never refused while tasks are being dropped.
+//! A task that is being dropped counts as started. The thread that drops tasks has a frame for all
+//! of them, and so blocks them all if it waits: the destructor of one may wait for the waiter.
 
 use super::result::TaskResult;
 use super::state::{GroupInner, State};

@@ -23,7 +23,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
         let unstarted = self.close_state(&mut state, reason);
         drop(state);
-        self.as_closer(|counters| {
+        self.as_closer(unstarted.len(), |counters| {
             self.cancel_token(reason);
             self.drop_unstarted(counters, unstarted, reason);
         });
@@ -63,7 +63,7 @@ impl<R: TaskResult> GroupInner<R> {
         state.abandoned = true;
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
-        self.as_closer(|_| drop(unclaimed));
+        self.as_closer(0, |_| drop(unclaimed));
     }
 
     /// Closes the group if its token is cancelled or the deadline has passed; see rule 7. Costs two
@@ -78,7 +78,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Closes the group for the reason of its token, if that has one.
     fn close_with_token(&self) {
         // Reading the reason checks the deadline, which may call the token's callbacks.
-        self.as_closer(|_| {
+        self.as_closer(0, |_| {
             if let Some(reason) = self.token.get().and_then(CancellationToken::reason) {
                 self.close(reason);
             }
@@ -102,8 +102,8 @@ impl<R: TaskResult> GroupInner<R> {
         unstarted
     }
 
-    /// Drops tasks that will not start, and records their cancellation. Must be called by a member;
-    /// see rule 5.
+    /// Drops tasks that will not start, and records their cancellation. Must be called by a closer
+    /// of these tasks; see rule 5.
     pub(super) fn drop_unstarted(
         &self,
         counters: &WorkerCounters,

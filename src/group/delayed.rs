@@ -95,6 +95,7 @@ impl<R: TaskResult> GroupInner<R> {
         state.pausing += 1;
         drop(state);
         match refused {
+            // The frame below is that of the task, which is not done yet.
             Some((reason, task)) => self.drop_unstarted(counters, SmallDeque::from(task), reason),
             None => {
                 if helpers {
@@ -193,7 +194,7 @@ impl<R: TaskResult> GroupInner<R> {
         self.take_delayed(&mut state, &mut tasks);
         drop(state);
         let any = !tasks.is_empty();
-        self.as_closer(|counters| self.drop_unstarted(counters, tasks, reason));
+        self.as_closer(tasks.len(), |counters| self.drop_unstarted(counters, tasks, reason));
         any
     }
 }

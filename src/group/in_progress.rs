@@ -1,5 +1,6 @@
 //! The limit of tasks in progress of a map, and the wait until one of them ends.
 
+use crate::nesting;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::task::context;
 use crate::time::deadline::Deadline;
@@ -49,11 +50,14 @@ impl Concurrency {
     }
 
     /// Blocks until another task may begin, if there is no room now and this thread has no task on
-    /// its stack. Returns `true` if it has blocked. Other threads run the next task of a map before
-    /// they wait for its result, which no wait for room would do.
+    /// its stack. Returns `true` if it has blocked, or called pending callbacks. Other threads run
+    /// the next task of a map before they wait for its result, which no wait for room would do.
     pub(super) fn wait_for_room(&self) -> bool {
         if self.has_room() || context::depth() > 0 {
             return false;
+        }
+        if nesting::has_pending() {
+            return nesting::call_pending();
         }
         let mut state = self.progress.state.lock();
         state.is_awaited = true;

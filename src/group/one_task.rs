@@ -68,7 +68,7 @@ impl<R: TaskResult> GroupInner<R> {
         let Some(task) = state.unstarted.take(index) else { return false };
         self.notify_room(&mut state);
         drop(state);
-        self.as_closer(|counters| {
+        self.as_closer(1, |counters| {
             let origin = self.origin(task.id, task.location);
             unwind::discard(task.body); // at once: it may borrow
             self.pool.executor.cancelled(counters, &origin, CancelReason::Requested);
@@ -81,7 +81,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Records the panic of a task that is done and whose handle is gone.
     pub(super) fn record_late(&self, index: usize, panic: TaskPanic) {
         let outcome = Err(TaskError::Panicked(panic));
-        self.as_closer(|counters| {
+        self.as_closer(0, |counters| {
             drop(self.record_decisive(counters, index, outcome, self.state.lock()));
         });
     }

@@ -299,8 +299,14 @@ impl<R: TaskResult> GroupInner<R> {
         state.outcomes.note_decision(index, outcome);
         let unstarted = self.close_state(&mut state, CancelReason::GroupEnded);
         drop(state);
-        self.cancel_token(CancelReason::GroupEnded);
-        self.drop_unstarted(counters, unstarted, CancelReason::GroupEnded);
+        if unstarted.is_empty() {
+            self.cancel_token(CancelReason::GroupEnded);
+        } else {
+            self.as_closer(unstarted.len(), |_| {
+                self.cancel_token(CancelReason::GroupEnded);
+                self.drop_unstarted(counters, unstarted, CancelReason::GroupEnded);
+            });
+        }
         self.state.lock()
     }
 }

@@ -32,6 +32,7 @@ use std::process;
 use super::{Body, GroupInner, GroupSettings, ScopeResult, TaskResult, WaitResult};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, Cycle, GroupError, Refusal, Refuser, TrySubmitError};
+use crate::nesting;
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
@@ -314,7 +315,9 @@ where
     if pool.shutdown_token.is_cancelled() {
         return Err(GroupError::Cancelled(CancelReason::ShutDown));
     }
-    if context::depth() >= context::MAX_HELP_DEPTH && context::is_worker_of(pool.id()) {
+    // The wait for the end of the scope must not be refused.
+    let is_too_deep = context::depth() >= context::MAX_HELP_DEPTH && context::is_worker_of(pool.id());
+    if is_too_deep || !nesting::may_wait() {
         return Err(GroupError::WouldDeadlock(Cycle::default()));
     }
     let inner = GroupInner::new(Arc::clone(pool), settings);

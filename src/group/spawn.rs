@@ -127,11 +127,12 @@ impl<R: TaskResult> GroupInner<R> {
         let index = state.next_index();
         let body = make_body(index);
         drop(state);
-        unwind::discard(body);
-        let mut state = self.state.lock();
-        state.record_cancelled(index..index + 1, CancelReason::ShutDown);
-        self.count_done(&mut state, 1);
-        drop(state);
+        self.as_closer(1, |_| {
+            unwind::discard(body);
+            let mut state = self.state.lock();
+            state.record_cancelled(index..index + 1, CancelReason::ShutDown);
+            self.count_done(&mut state, 1);
+        });
         self.wake_due_poller();
         Spawned::Dropped
     }
@@ -155,7 +156,7 @@ impl<R: TaskResult> GroupInner<R> {
             Admission::Closed(mut state, reason) => {
                 let task = make_task(state.next_index());
                 drop(state);
-                self.as_closer(|counters| self.drop_unstarted(counters, SmallDeque::from(task), reason));
+                self.as_closer(1, |counters| self.drop_unstarted(counters, SmallDeque::from(task), reason));
                 self.wake_due_poller();
                 Spawned::Dropped
             }

@@ -206,10 +206,11 @@ impl<R: TaskResult> GroupInner<R> {
         self.pool.executor.enter(self.id(), f)
     }
 
-    /// Calls `f` as a member that runs no task: it cancels tasks, or drops what is left of them.
-    pub(super) fn as_closer<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+    /// Calls `f` as a member that runs no task: it cancels `ending` started tasks, or drops what is
+    /// left of them. They are done when `f` has returned, or with its last step.
+    pub(super) fn as_closer<T>(&self, ending: usize, f: impl FnOnce(&WorkerCounters) -> T) -> T {
         self.as_member(|counters| {
-            context::set_no_task();
+            context::set_no_task(ending);
             f(counters)
         })
     }

@@ -238,6 +238,12 @@ impl<R: TaskResult> GroupInner<R> {
             if deadline.is_past() {
                 return Ok(None);
             }
+            // The thread that cancels the groups of the pool may be this one, in a destructor.
+            if waits && state.closed.is_none() && self.pool.executor.tracker.is_cancelling() {
+                drop(state);
+                self.close(CancelReason::ShutDown);
+                continue;
+            }
             // While tasks are unstarted, the end is far, and the runners need the CPUs.
             if state.unstarted.is_empty() && mem::take(&mut may_spin) {
                 self.all_done_hint.value.store(false, Ordering::Relaxed);

@@ -180,17 +180,17 @@ impl<T> Iterator for MessageStream<T> {
 
     /// Blocks until there is a message, or the stream has ended. On the I/O thread, which would
     /// wait for itself, it returns [`JoinError::WouldDeadlock`] in [`CallError::join_error`], and
-    /// the stream ends.
+    /// the stream ends. The same holds where [too many
+    /// waits](crate::CancellationToken::cancel) are nested in callbacks.
     fn next(&mut self) -> Option<Self::Item> {
         self.call.as_ref()?;
-        if self.driver.io().is_here() {
-            self.messages.close();
-            let call = self.call.take()?;
-            call.cancel();
-            return Some(Err(CallError::join(JoinError::WouldDeadlock(Cycle::default()))));
+        let is_here = self.driver.io().is_here();
+        if !is_here && let Some(next) = io::block_on(self.message(), Deadline::NEVER) {
+            return next.transpose();
         }
-        let next = io::block_on(self.message(), Deadline::NEVER).expect("a wait without a deadline does not time out");
-        next.transpose()
+        self.messages.close();
+        self.call.take()?.cancel();
+        Some(Err(CallError::join(JoinError::WouldDeadlock(Cycle::default()))))
     }
 }
 

@@ -5,11 +5,12 @@ use std::mem;
 use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::nesting;
 use crate::sync::{Arc, Condvar, Mutex};
+use crate::task::waits;
 use crate::time::deadline::Deadline;
 
-/// Blocks until the future is ready or the deadline has passed. The future is dropped then.
+/// Blocks until the future is ready or the deadline has passed. The future is dropped then. Without
+/// a deadline, returns `None` only where waits are nested too deep in callbacks.
 pub(crate) fn block_on<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
     block_on_unless(future, &Arc::new(ThreadWaker::default()), || false, deadline)
 }
@@ -50,10 +51,11 @@ impl ThreadWaker {
         self.changed.notify_one();
     }
 
-    /// Waits for a wake-up. Returns `false` if the deadline passed first.
+    /// Waits for a wake-up. Returns `false` if the deadline passed first, or waits are nested too
+    /// deep.
     fn wait(&self, deadline: Deadline) -> bool {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
+        if waits::prepare(deadline).is_err() {
+            return false;
         }
         let mut notified = self.changed.wait_while(self.notified.lock(), deadline, |notified| !notified);
         mem::take(&mut *notified)

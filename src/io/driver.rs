@@ -3,7 +3,7 @@
 //! | submitter, if no submit permit is free | `spawn` | `try_spawn_for` | `try_spawn` |
 //! |---|---|---|---|
 //! | an external thread | waits for a permit | waits at most the timeout | refused |
-//! | a worker of the pool, or the I/O thread of any pool | spawned without a permit; the future waits for its run permit on the I/O thread | refused | refused |
+//! | a worker of the pool, the I/O thread of any pool, or a thread that has nested too many waits in callbacks | spawned without a permit; the future waits for its run permit on the I/O thread | refused | refused |
 //!
 //! The two kinds of permits are explained in `future_task`. A worker does not wait for a submit
 //! permit, because the permit may be held by an output that waits for the worker. The number of
@@ -287,7 +287,11 @@ impl Driver {
             WaitMode::Policy => Deadline::NEVER,
             WaitMode::Until(deadline) => deadline,
         };
-        self.permits.wait_for_submit(&self.pool.executor, &self.pool.shutdown_token, deadline).map(Some)
+        match self.permits.wait_for_submit(&self.pool.executor, &self.pool.shutdown_token, deadline) {
+            // Waits are nested too deep in callbacks.
+            Err(Refusal::Timeout) if matches!(wait_mode, WaitMode::Policy) => Ok(None),
+            waited => waited.map(Some),
+        }
     }
 }
 

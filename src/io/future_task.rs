@@ -268,6 +268,7 @@ where
             if let Stage::OutputReady(.., permit) = &mut stage {
                 drop(permit.take()); // the destructors of the user may wait for it
             }
+            context::set_cancelling(self.cell.group_id());
             nesting::discard(stage);
             executor.cancelled(counters, &self.meta().origin, reason);
             self.cell.complete(Err(JoinError::Cancelled(reason)));

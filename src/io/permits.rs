@@ -124,7 +124,8 @@ impl Permits {
 /// # The wait for a submit permit
 impl Permits {
     /// Blocks until there is a submit permit, the pool is closed, or the deadline has passed.
-    /// Within a task and without a deadline, helps with what the wait needs.
+    /// Within a task and without a deadline, helps with what the wait needs. Where waits are nested
+    /// too deep, refuses as after the deadline.
     pub(super) fn wait_for_submit(
         self: &Arc<Self>,
         executor: &Arc<Executor>,
@@ -132,7 +133,7 @@ impl Permits {
         deadline: Deadline,
     ) -> Result<SubmitPermit, Refusal> {
         let permit = if deadline == Deadline::NEVER && context::depth() > 0 {
-            self.wait_within_task(executor, closing)
+            self.wait_within_task(executor, closing).map_err(|Refused(_)| Refusal::Timeout)?
         } else {
             let is_timed = deadline != Deadline::NEVER;
             let _listed = sleepers::list(CycleTarget::new(CycleKind::Driver), executor.pool_id, is_timed);
@@ -158,7 +159,7 @@ impl Permits {
         self: &Arc<Self>,
         executor: &Arc<Executor>,
         closing: &CancellationToken,
-    ) -> Option<SubmitPermit> {
+    ) -> Result<Option<SubmitPermit>, Refused> {
         let waker = Arc::new(ThreadWaker::default());
         let (permits, woken) = (Arc::clone(self), Arc::clone(&waker));
         let target: Arc<dyn Awaited> = Arc::new(SubmitRoom { permits, executor: Arc::clone(executor), waker: woken });
@@ -168,10 +169,8 @@ impl Permits {
             waited = block_on::block_on_unless(self.submit_or_closing(closing), &waker, is_over, until);
             waited.is_some()
         };
-        match waits::wait(&target, Kind::Open, sleep) {
-            Ok(()) => waited.flatten(),
-            Err(Refused(_)) => unreachable!("an open wait is not refused"),
-        }
+        waits::wait(&target, Kind::Open, sleep)?;
+        Ok(waited.flatten())
     }
 }
 

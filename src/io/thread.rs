@@ -1,9 +1,10 @@
 //! The I/O thread of a pool: a runtime on a thread of its own.
 //!
 //! Its owners share it by reference count. When the last reference is dropped, the runtime ends,
-//! the remaining futures are dropped, and the thread is joined. It is not joined in two cases: by
-//! itself, and after a report about the end of the pool. Then a future that blocks would delay the
-//! drop. A report that comes while the drop waits ends that wait.
+//! the remaining futures are dropped, and the thread is joined. It is not joined in three cases: by
+//! itself, where waits are nested too deep in callbacks, and after a report about the end of the
+//! pool. Then a future that blocks would delay the drop. A report that comes while the drop waits
+//! ends that wait.
 
 use std::any::Any;
 use std::future::Future;
@@ -49,7 +50,7 @@ pub(crate) struct IoThread {
 #[derive(Debug, thiserror::Error)]
 #[allow(dead_code, reason = "for features that wait for an answer on the caller's thread")]
 pub(crate) enum BlockError {
-    /// The deadline passed first. The future is dropped.
+    /// The deadline passed first, or waits are nested too deep in callbacks. The future is dropped.
     #[error("there was no answer in time")]
     Timeout,
     /// The caller is the I/O thread, which would have waited for itself.
@@ -161,8 +162,8 @@ impl Drop for IoThread {
         let lifecycle = &self.executor.tracker;
         let is_given_up = || lifecycle.has_reported(Reported::Idle);
         // ORDERING: Acquire pairs with the Release of `End`; the lock of `wake_waiters` decides.
-        lifecycle.wait_until(|| self.ended.load(Ordering::Acquire) || is_given_up());
-        if !is_given_up() {
+        let has_waited = lifecycle.wait_until(|| self.ended.load(Ordering::Acquire) || is_given_up());
+        if has_waited && !is_given_up() {
             // The runtime contains the panics of what it drives and drops.
             let _ = thread.join();
         }

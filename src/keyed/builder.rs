@@ -93,7 +93,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutorBuilder<K> {
     ///
     /// `label` is called once for each submission, on the submitting thread, with no lock held. If
     /// it panics, the submission does, and the task is not submitted. All tasks that are in the
-    /// executor together have the label of the first.
+    /// executor together have the label of the first. `label` may itself submit; like other hooks it
+    /// is nested at most [16 deep](crate::Observer), and a task beyond that has no label.
     ///
     /// # Examples
     ///

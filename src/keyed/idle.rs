@@ -1,10 +1,10 @@
 //! Waiting for an idle executor. A worker that waits takes turns.
 
 use super::state::{KeyedInner, State};
-use crate::error::{CycleKind, CycleTarget};
-use crate::nesting;
+use crate::error::{CancelReason, CycleKind, CycleTarget};
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, AwaitedId, PoolId};
+use crate::task::job::TicketHolder;
 use crate::task::sleepers;
 use crate::task::waits::{self, Awaited, Kind, Needs, Refused};
 use crate::time::deadline::Deadline;
@@ -14,12 +14,23 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// is finished. Without a deadline it helps, if there are tasks on this thread's stack, and it
     /// is refused if the wait needs one of them.
     pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
-        if self.state.lock().is_member() {
+        let state = self.state.lock();
+        let (is_member, is_idle) = (state.is_member(), state.unfinished == 0);
+        drop(state);
+        if is_member {
             return Err(Refused(waits::own_cycle(Idleness(Arc::clone(self)).describe(), self.pool.id())));
         }
+        if is_idle {
+            return Ok(true);
+        }
         if deadline != Deadline::NEVER || context::depth() == 0 {
+            waits::prepare(deadline)?;
             let _listed = sleepers::list(self.describe_idleness(), self.pool.id(), deadline != Deadline::NEVER);
             return Ok(self.sleep_until_idle(|| false, deadline));
+        }
+        // The thread that cancels the tasks of the pool may be this one, in a destructor.
+        if self.pool.executor.tracker.is_cancelling() {
+            TicketHolder::cancel(&**self, CancelReason::ShutDown);
         }
         let target: Arc<dyn Awaited> = Arc::new(Idleness(Arc::clone(self)));
         waits::wait(&target, Kind::Certain, |wait, until| {
@@ -35,9 +46,6 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// Sleeps until every task is finished, it is notified, or the deadline has passed. Returns
     /// `true` if every task is finished.
     fn sleep_until_idle(&self, is_notified: impl Fn() -> bool, deadline: Deadline) -> bool {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
-        }
         let mut state: MutexGuard<'_, State<K>> = self.state.lock();
         state.idle_waiters += 1;
         state = self.idle.wait_while(state, deadline, |state| state.unfinished > 0 && !is_notified());
@@ -68,6 +76,9 @@ impl<K: Send + Sync + 'static> Awaited for Idleness<K> {
         if state.unfinished > 0 {
             self.0.report_any_turn(&mut state, needs);
             state.running_groups().for_each(|group| needs.end_of(group));
+            if state.closed {
+                needs.end_of(self.0.closing_group());
+            }
         }
     }
 

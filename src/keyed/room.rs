@@ -54,7 +54,7 @@ impl<K: Send + Sync + 'static> Awaited for KeyRoom<K> {
             return self.inner.report_turn(&mut state, name.id(), Ok(()), needs);
         }
         self.inner.report_any_turn(&mut state, needs);
-        if !needs.worker {
+        if !needs.worker && needs.worker_at.is_none() {
             needs.end_of_one(state.running_groups());
         }
     }

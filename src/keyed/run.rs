@@ -2,13 +2,14 @@
 
 use super::name::KeyId;
 use super::pending::{PendingTask, Ran};
-use super::state::{Busy, KeyedInner, Notices, State, Turn};
+use super::state::{Busy, KeyPhase, KeyedInner, Notices, State, Turn};
+use super::turns::TakenEntry;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::snapshot::{Holder, KeySnapshot, KeyedSnapshot, Page};
 use crate::sync::{Arc, Weak};
-use crate::task::context::{AwaitedId, GroupId};
+use crate::task::context::{self, AwaitedId, GroupId};
 use crate::task::job::{self, Leftover, TicketHolder};
 use crate::task::waits;
 use crate::task::wakers::Wakers;
@@ -163,22 +164,10 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
     fn cancel(&self, reason: CancelReason) {
         let (entries, leftover) = self.state.lock().close();
         self.wake_waiters();
-        let executor = &self.pool.executor;
-        for (name, tasks, state) in entries {
-            #[cfg(feature = "retry")]
-            let delayed = state.and_then(|state| state.delayed).map(|delayed| self.without_timer(*delayed));
-            #[cfg(not(feature = "retry"))]
-            let delayed = state.and(None);
-            for task in delayed.into_iter().chain(tasks) {
-                executor.enter(name.group(), |counters| {
-                    if task.cancel(self.label(&name), reason, counters, executor) {
-                        self.count_cancelled();
-                        executor.task_done(counters, 1);
-                    }
-                });
-            }
-            nesting::discard(name);
-        }
+        self.pool.executor.enter(self.closing_group(), |_| {
+            context::set_no_task(0);
+            self.cancel_entries(entries, reason);
+        });
         drop(leftover);
     }
 
@@ -208,6 +197,29 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
         };
         drop(state);
         (Holder::Keyed(copy), job::leftover(self))
+    }
+}
+
+impl<K: Send + Sync + 'static> KeyedInner<K> {
+    /// Cancels the tasks of a closed executor. Called in a frame of the closing group, because each
+    /// of them ends only when the destructors of those before it have returned.
+    fn cancel_entries(&self, entries: Vec<TakenEntry<K, PendingTask, KeyPhase>>, reason: CancelReason) {
+        let executor = &self.pool.executor;
+        for (name, tasks, state) in entries {
+            #[cfg(feature = "retry")]
+            let delayed = state.and_then(|state| state.delayed).map(|delayed| self.without_timer(*delayed));
+            #[cfg(not(feature = "retry"))]
+            let delayed = state.and(None);
+            for task in delayed.into_iter().chain(tasks) {
+                executor.enter(name.group(), |counters| {
+                    if task.cancel(self.label(&name), reason, counters, executor) {
+                        self.count_cancelled();
+                        executor.task_done(counters, 1);
+                    }
+                });
+            }
+            nesting::discard(name);
+        }
     }
 }
 

@@ -89,7 +89,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
 
     /// Hashes a key and makes its label. Calls user code.
     pub(super) fn lookup(&self, key: K) -> Lookup<K> {
-        let label = self.label_of.as_ref().map(|label_of| label_of(&key));
+        let label = self.label_of.as_ref().and_then(|label_of| {
+            let label = nesting::hook(|| label_of(&key));
+            if label.is_none() {
+                self.pool.executor.skip_hook();
+            }
+            label
+        });
         Lookup::new(key, &self.hasher, label)
     }
 
@@ -158,10 +164,11 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
             match &wait {
                 None => {
                     drop(state);
-                    if deadline == Deadline::NEVER {
-                        nesting::call_pending();
+                    match waits::prepare(deadline) {
+                        Ok(()) => wait = Some(self.begin_wait(deadline)),
+                        Err(_) if matches!(wait_mode, WaitMode::Until(_)) => return Err(Refusal::Timeout),
+                        Err(_) => ignores_bounds = true,
                     }
-                    wait = Some(self.begin_wait(deadline));
                 }
                 Some(_) if self.pool.executor.tracker.is_closed() => return Err(Refusal::ShutDown),
                 Some(wait) if wait.deadline.is_past() => return Err(Refusal::Timeout),

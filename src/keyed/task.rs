@@ -92,9 +92,13 @@ where
         executor: &Executor,
     ) -> bool {
         let Some(body) = self.cell.claim() else { return false };
-        let outcome = body.cancel(reason);
-        executor.cancelled(counters, origin, reason);
-        self.cell.complete(outcome);
+        // The innermost frame may be that of the key.
+        executor.enter(self.cell.group_id(), |_| {
+            context::set_cancelling(self.cell.group_id());
+            let outcome = body.cancel(reason);
+            executor.cancelled(counters, origin, reason);
+            self.cell.complete(outcome);
+        });
         true
     }
 }
@@ -167,7 +171,8 @@ where
         let mut state = self.inner.state.lock();
         if !self.cell.is_done() {
             let is_queued = self.cell.join_status() == JoinStatus::Queued;
-            self.inner.report_turn(&mut state, self.name.id(), is_queued.then_some(()).ok_or(self.id()), needs);
+            let task = if is_queued { Ok(()) } else { Err((self.id(), self.cell.group_id())) };
+            self.inner.report_turn(&mut state, self.name.id(), task, needs);
         }
     }
 }

@@ -11,9 +11,10 @@ use crate::sync::Arc;
 /// observer pays nothing for it.
 ///
 /// An observer may submit tasks, which calls it again. Hooks are nested at most 16 deep on one
-/// stack. A further call is skipped and counted in
-/// [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped); the task is not affected. An observer
-/// that submits a task for each task that ends goes on until the pool is closed.
+/// stack. Within one call of a hook that is not nested, at most 256 hooks are called more than two
+/// deep, so several observers that submit are bounded, too. A further call is skipped and counted
+/// in [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped); the task is not affected. An
+/// observer that submits a task for each task that ends goes on until the pool is closed.
 ///
 /// # Examples
 ///

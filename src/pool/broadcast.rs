@@ -2,7 +2,8 @@
 //!
 //! Each worker's *share* is a task with a handle. It is put into the inbox of its worker, and only
 //! that worker runs it. So a wait for a share is a wait for its worker to become free. It needs the
-//! end of the tasks on that worker's stack. The registry of waits finds cycles of such waits.
+//! end of the tasks on that worker's stack. The registry of waits finds cycles of such waits. If
+//! that worker waits for the share through a future, which is never refused, it runs the share.
 
 use std::panic::Location;
 
@@ -186,7 +187,10 @@ where
     }
 
     fn report_needs(&self, needs: &mut Needs) {
-        self.cell.report_needs(needs, |needs| needs.end_of(self.thread));
+        self.cell.report_needs(needs, |needs| {
+            needs.end_of(self.thread);
+            needs.worker_thread = Some(self.thread);
+        });
     }
 
     fn related_ids(&self) -> Vec<AwaitedId> {

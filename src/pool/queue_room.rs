@@ -27,7 +27,7 @@ pub(crate) struct QueueRoom {
 
 impl QueueRoom {
     /// Pushes a job as soon as there is room, and helps meanwhile. Called on a thread with tasks on
-    /// its stack.
+    /// its stack. Returns a timeout where waits are nested too deep.
     pub(crate) fn push(self, job: Job) -> Result<(), PushError<Job>> {
         let (queue, class) = (Arc::clone(&self.queue), self.class);
         let mut left = Some(job);
@@ -41,7 +41,7 @@ impl QueueRoom {
         };
         match waits::wait(&target, Kind::Open, sleep) {
             Ok(()) => left.map_or(Ok(()), |job| Err(PushError::Closed(job))),
-            Err(Refused(_)) => unreachable!("an open wait is not refused"),
+            Err(Refused(_)) => Err(PushError::Timeout(left.expect("a refused wait has pushed nothing"))),
         }
     }
 }

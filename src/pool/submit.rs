@@ -39,6 +39,7 @@ use crate::task::context;
 use crate::task::handle::JoinHandle;
 use crate::task::job::{Job, Task};
 use crate::task::sleepers;
+use crate::task::waits;
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 
@@ -392,26 +393,35 @@ impl PoolInner {
                 self.discard_oldest(job, class);
                 Ok(())
             }
-            (WaitMode::Policy, policy) => {
-                if !on_worker && policy == Overflow::Block {
-                    self.push_blocking(job, class, Deadline::NEVER)
-                } else if context::depth() < context::MAX_INLINE_DEPTH {
-                    self.run(&mut Some(job));
-                    Ok(())
-                } else if on_worker {
-                    self.push_unbounded(job, class);
-                    Ok(())
-                } else {
-                    self.push_blocking(job, class, Deadline::NEVER)
-                }
+            (WaitMode::Policy, Overflow::Block) if !on_worker => self.push_waiting(job, class),
+            (WaitMode::Policy, _) if context::depth() < context::MAX_INLINE_DEPTH => {
+                self.run(&mut Some(job));
+                Ok(())
             }
+            (WaitMode::Policy, _) if on_worker => {
+                self.push_unbounded(job, class);
+                Ok(())
+            }
+            (WaitMode::Policy, _) => self.push_waiting(job, class),
         }
     }
 
-    /// Pushes a job, blocking until there is room.
+    /// Pushes a job, blocking until there is room. Where waits are nested too deep, pushes it beyond
+    /// the capacity instead.
+    fn push_waiting(&self, job: Job, class: Priority) -> Result<(), (Refusal, Job)> {
+        match self.push_blocking(job, class, Deadline::NEVER) {
+            Err((Refusal::Timeout, job)) => {
+                self.push_unbounded(job, class);
+                Ok(())
+            }
+            pushed => pushed,
+        }
+    }
+
+    /// Pushes a job, blocking until there is room. Where waits are nested too deep, does not block.
     fn push_blocking(&self, job: Job, class: Priority, deadline: Deadline) -> Result<(), (Refusal, Job)> {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
+        if waits::prepare(deadline).is_err() {
+            return Err((Refusal::Timeout, job));
         }
         let pushed = if deadline == Deadline::NEVER && context::depth() > 0 {
             self.queue_room(class).push(job)

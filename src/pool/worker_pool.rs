@@ -207,14 +207,17 @@ impl WorkerPool {
     /// New workers have been started when this returns. Surplus workers end after their current
     /// task; this method does not wait for them. If the pool has a hook of
     /// [`try_on_thread_start`](crate::WorkerPoolBuilder::try_on_thread_start), it blocks until the
-    /// hook has returned on the new workers.
+    /// hook has returned on the new workers. New workers cost time for each group, keyed executor and
+    /// subscription of the pool, because any of them may have work for one more worker.
     ///
     /// # Errors
     ///
     /// [`BuildError`], if:
     ///
     /// - the number is zero or too large, or the pool is shut down;
-    /// - a thread could not be started, or the start hook of a worker has failed.
+    /// - a thread could not be started, or the start hook of a worker has failed;
+    /// - the call is in a callback, where [too many waits](crate::CancellationToken::cancel) are
+    ///   nested.
     ///
     /// In the second case the target is the former number of workers again, unless another resize
     /// came in between. The worker whose hook failed has run no task.

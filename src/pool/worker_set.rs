@@ -16,12 +16,12 @@ use std::task::Waker;
 
 use super::inbox::{Inbox, Mail, Notices};
 use crate::error::{CycleKind, CycleTarget};
-use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
 use crate::task::context::{self, PoolId, ThreadId};
 use crate::task::job::Job;
 use crate::task::sleepers;
+use crate::task::waits;
 use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -242,14 +242,13 @@ impl WorkerSet {
     }
 
     /// Blocks until every worker was removed, the deadline has passed, or `gives_up` returns
-    /// `true`. Returns `true` if every worker was removed.
+    /// `true`. Does not block where waits are nested too deep. Returns `true` if every worker was
+    /// removed.
     ///
     /// Call [`give_up`](Self::give_up) after a change that makes `gives_up` return `true`.
     pub(crate) fn wait_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
-        }
-        let is_waiting = |state: &State| state.alive > 0 && !gives_up();
+        let may_sleep = waits::prepare(deadline).is_ok();
+        let is_waiting = |state: &State| may_sleep && state.alive > 0 && !gives_up();
         let is_timed = deadline != Deadline::NEVER;
         let sleeps = is_waiting(&self.state.lock());
         let _listed = sleeps.then(|| sleepers::list(CycleTarget::new(CycleKind::Pool), self.pool, is_timed));

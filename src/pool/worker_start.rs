@@ -11,6 +11,7 @@ use super::worker_set::WorkerParts;
 use crate::error::BuildError;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::task::context::GroupId;
+use crate::task::waits;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
@@ -109,8 +110,11 @@ impl StartReport {
     }
 
     /// Blocks until every worker has reported. Returns the error of the failed worker with the
-    /// lowest index.
+    /// lowest index, or an error where waits are nested too deep.
     pub(crate) fn wait(&self) -> Result<(), BuildError> {
+        if self.state.lock().starting > 0 {
+            waits::prepare(Deadline::NEVER).map_err(|_| BuildError::WouldDeadlock)?;
+        }
         let mut state = self.done.wait_while(self.state.lock(), Deadline::NEVER, |state| state.starting > 0);
         state.error.take().map_or(Ok(()), |(_, error)| Err(error))
     }

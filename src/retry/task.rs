@@ -51,7 +51,7 @@ use crate::observe::worker_counters::WorkerCounters;
 use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::cell::{CellTask, TaskCell};
-use crate::task::context::GroupId;
+use crate::task::context::{self, GroupId};
 use crate::task::executor::Executor;
 use crate::task::job::Task;
 use crate::task::join::JoinStatus;
@@ -208,6 +208,7 @@ where
         executor: &Executor,
     ) {
         let error = body.retried.take_error(GiveUpReason::Cancelled(reason));
+        context::set_cancelling(self.cell.group_id());
         nesting::discard(body);
         executor.cancelled(counters, &self.cell.meta().origin, reason);
         self.cell.complete(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
@@ -298,11 +299,14 @@ where
 
     /// Returns the status; a delayed task is in progress.
     fn join_status(&self) -> JoinStatus {
-        let is_delayed = self.timer.lock().is_some_and(|key| key.deadline() > Deadline::at(self.now()));
         match self.cell.join_status() {
-            JoinStatus::Queued if is_delayed => JoinStatus::InProgress,
+            JoinStatus::Queued if self.is_timed() => JoinStatus::InProgress,
             status => status,
         }
+    }
+
+    fn is_timed(&self) -> bool {
+        self.timer.lock().is_some_and(|key| key.deadline() > Deadline::at(self.now()))
     }
 
     fn report_needs(&self, needs: &mut Needs) {

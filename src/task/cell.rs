@@ -157,6 +157,7 @@ impl<F, T> TaskCell<F, T> {
     ) where
         F: 'static,
     {
+        context::set_cancelling(self.group_id());
         // The destructor may cancel another task, and so on.
         nesting::discard(closure);
         executor.cancelled(counters, origin, reason);
@@ -225,10 +226,8 @@ impl<F, T> TaskCell<F, T> {
     /// See [`JoinTarget::wait`].
     pub(crate) fn wait(&self, deadline: Deadline, list: List<'_>) -> bool {
         spin_wait(SPIN_TIME, || self.is_done() || deadline.is_past());
-        if self.is_done() || deadline.is_past() {
-            return self.is_done();
-        }
-        let _listed = list();
+        let is_over = self.is_done() || deadline.is_past();
+        let _listed = (!is_over).then(list);
         self.block_unless(|| false, deadline)
     }
 
@@ -244,13 +243,11 @@ impl<F, T> TaskCell<F, T> {
 
     fn take(&self) -> Option<Result<T, JoinError>> {
         let mut state = self.state.lock();
-        match &state.stage {
-            Stage::Done(_) => match mem::replace(&mut state.stage, Stage::Taken) {
-                Stage::Done(outcome) => Some(outcome),
-                _ => unreachable!("the stage was checked under the same lock"),
-            },
-            _ => None,
+        if !matches!(state.stage, Stage::Done(_)) {
+            return None;
         }
+        let Stage::Done(outcome) = mem::replace(&mut state.stage, Stage::Taken) else { unreachable!() };
+        Some(outcome)
     }
 
     fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
@@ -263,10 +260,7 @@ impl<F, T> TaskCell<F, T> {
                 _ => Some(state.waker.replace(waker)),
             }
         };
-        match old {
-            Some(_) => Poll::Pending,
-            None => self.take().map_or(Poll::Pending, Poll::Ready),
-        }
+        if old.is_some() { Poll::Pending } else { self.take().map_or(Poll::Pending, Poll::Ready) }
     }
 }
 
@@ -276,12 +270,10 @@ impl<F, T: 'static> TaskCell<F, T> {
         let mut state = self.state.lock();
         state.detached = true;
         let waker = state.waker.take();
-        let outcome = match &state.stage {
-            Stage::Done(_) => mem::replace(&mut state.stage, Stage::Taken),
-            _ => Stage::Taken,
-        };
+        let is_done = matches!(state.stage, Stage::Done(_));
+        let outcome = is_done.then(|| mem::replace(&mut state.stage, Stage::Taken));
         drop(state);
-        if let Stage::Done(outcome) = outcome {
+        if let Some(Stage::Done(outcome)) = outcome {
             // Inside one more frame, so that a destructor that spawns a task and drops its handle
             // cannot recur forever. It may also drop the next handle, and so on.
             nesting::call_back(move || context::with_frame(PoolId::NONE, GroupId::NONE, |_, _| drop(outcome)));
@@ -343,6 +335,11 @@ pub(crate) trait CellTask: Task {
         true
     }
 
+    /// Returns `true` if the task waits for its time. The end of its pool cancels it.
+    fn is_timed(&self) -> bool {
+        false
+    }
+
     /// Returns the label that observers see.
     fn label(&self) -> Option<&Arc<str>> {
         None
@@ -383,6 +380,11 @@ impl<C: CellTask> JoinTarget<C::Output> for C {
 
     fn spin_wait(&self) -> bool {
         spin_wait(SPIN_TIME, || self.cell().is_done())
+    }
+
+    fn is_abandoned(&self, executor: &Executor) -> bool {
+        let is_unclaimed = self.cell().join_status() == JoinStatus::Queued;
+        is_unclaimed && (executor.tracker.is_cancelling() || self.is_timed() && executor.tracker.is_closed())
     }
 
     fn may_sleep(&self) -> bool {

@@ -133,12 +133,27 @@ struct Frame {
     /// What the task belongs to. [`GroupId::NONE`] for a task that cannot be waited for.
     group: GroupId,
     /// The item of its group that the task handles, or that it belongs to; zero for none. The group
-    /// decides what stands for an item.
+    /// decides what stands for an item. Odd if the thread runs no task; see [`no_task`].
     item: usize,
 }
 
-/// The item of a frame whose thread runs no task: it cancels tasks, or drops what is left of them.
-const NO_TASK: usize = 1;
+impl Frame {
+    /// Returns `true` if the thread runs the task.
+    fn is_task(&self) -> bool {
+        self.item.is_multiple_of(2)
+    }
+
+    /// Returns how many tasks of the group end only with this frame.
+    fn tasks(&self) -> usize {
+        if self.is_task() { 1 } else { self.item / 2 }
+    }
+}
+
+/// Returns the item of a frame whose thread runs no task: it cancels tasks, or drops what is left
+/// of them. `ending` tasks are counted as done only after that.
+fn no_task(ending: usize) -> usize {
+    ending.saturating_mul(2) | 1
+}
 
 /// The context of one thread.
 struct Context {
@@ -225,16 +240,23 @@ pub(crate) fn is_member_of(group: GroupId) -> bool {
 #[cfg(any(feature = "events", feature = "driver"))]
 pub(crate) fn set_item(item: usize) {
     with_innermost(|innermost| {
-        if innermost.item != NO_TASK {
+        if innermost.is_task() {
             innermost.item = item;
         }
     });
 }
 
 /// Notes that the innermost frame on this thread's stack is not that of a running task. Its thread
-/// cancels tasks, or drops what is left of them.
-pub(crate) fn set_no_task() {
-    with_innermost(|innermost| innermost.item = NO_TASK);
+/// cancels tasks, or drops what is left of them. `ending` tasks of the group end only with the
+/// frame.
+pub(crate) fn set_no_task(ending: usize) {
+    with_innermost(|innermost| innermost.item = no_task(ending));
+}
+
+/// Notes that the innermost frame is that of a thread that cancels the task which `group` stands
+/// for. The task ends only with the frame.
+pub(crate) fn set_cancelling(group: GroupId) {
+    with_innermost(|innermost| (innermost.group, innermost.item) = (group, no_task(1)));
 }
 
 fn with_innermost(f: impl FnOnce(&mut Frame)) {
@@ -286,8 +308,8 @@ pub(crate) struct Stack {
     pub(crate) depth: usize,
     /// Those tasks, their items, groups and pools, and the thread itself; each once, in order.
     pub(crate) names: Vec<AwaitedId>,
-    /// The groups of the running tasks among them, one for each task.
-    pub(crate) tasks: Vec<AwaitedId>,
+    /// The groups of the tasks that end only with a frame of the stack, and their number in each.
+    pub(crate) tasks: Vec<(AwaitedId, usize)>,
     /// The innermost of these tasks, if the thread is a worker.
     pub(crate) innermost: Option<RunningTask>,
 }
@@ -299,13 +321,13 @@ pub(crate) fn stack() -> Stack {
         let frames = context.frames.borrow();
         let of_frame = |frame: &Frame| [AwaitedId::from(frame.pool), AwaitedId::from(frame.group)];
         let mut names: Vec<AwaitedId> = frames.iter().flat_map(of_frame).collect();
-        names.extend(frames.iter().map(|frame| AwaitedId(frame.item as u64)));
+        names.extend(frames.iter().filter(|frame| frame.is_task()).map(|frame| AwaitedId(frame.item as u64)));
         names.push(thread.into());
         names.sort_unstable();
         names.dedup();
-        names.retain(|name| name.0 > NO_TASK as u64);
-        let runs = |frame: &&Frame| frame.group != GroupId::NONE && frame.item != NO_TASK;
-        let tasks = frames.iter().filter(runs).map(|frame| frame.group.into()).collect();
+        names.retain(|name| *name != AwaitedId::ANYTHING);
+        let grouped = frames.iter().filter(|frame| frame.group != GroupId::NONE && frame.tasks() > 0);
+        let tasks = grouped.map(|frame| (frame.group.into(), frame.tasks())).collect();
         let (worker, depth) = (context.worker.borrow().as_ref().map(|(pool, _)| *pool), frames.len());
         drop(frames);
         Stack { worker, thread, depth, names, tasks, innermost: current_task() }

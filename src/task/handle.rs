@@ -63,7 +63,8 @@ use crate::unwind;
 /// `shutdown`. It knows a handle that is polled inside a task, or inside a future that a driver
 /// polls. It knows neither channels and locks, nor a handle that another runtime polls. No worker
 /// helps a task that waits for those. A future that awaits several things may cause a task to run
-/// early on the waiting worker, but its waits are never refused.
+/// early on the waiting worker, but its waits are never refused: the crate cannot know what else
+/// might complete it. So a task that joins a future which awaits that very task waits forever.
 ///
 /// # Examples
 ///
@@ -194,6 +195,11 @@ impl<T> JoinHandle<T> {
     /// Runs the task on a worker of its pool, if it has not started. Returns an error if waiting
     /// for it would deadlock.
     fn help(&self) -> Result<(), JoinError> {
+        // The thread that cancels the tasks of a pool may be this one, in the destructor of another
+        // of them.
+        if context::depth() > 0 && self.task.is_abandoned(&self.executor) {
+            self.task.cancel(CancelReason::ShutDown, &self.executor);
+        }
         let status = self.task.join_status();
         if status == JoinStatus::OnThisStack {
             return Err(JoinError::WouldDeadlock(waits::own_cycle(self.task.describe(), self.executor.pool_id)));

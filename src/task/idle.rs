@@ -25,6 +25,9 @@ pub(crate) fn wait_idle(
     is_over: impl Fn() -> bool,
 ) -> Result<bool, Refused> {
     if deadline != Deadline::NEVER || context::depth() == 0 {
+        if !executor.tracker.is_idle() {
+            waits::prepare(deadline)?;
+        }
         return Ok(wait_listed(executor, deadline, is_over));
     }
     wait_within_task(executor, is_over).map(|()| executor.tracker.is_idle())

@@ -32,6 +32,9 @@ pub(crate) trait JoinTarget<T>: Task + Watched {
     /// Spins for a short time until the task has an outcome. Returns `true` if it has one.
     fn spin_wait(&self) -> bool;
 
+    /// Returns `true` if no worker will run the task, because its pool cancels it.
+    fn is_abandoned(&self, executor: &Executor) -> bool;
+
     /// Returns `false` if the outcome must come from this very thread.
     fn may_sleep(&self) -> bool;
 

@@ -271,9 +271,6 @@ impl TaskTracker {
     /// Blocks until the pool is idle or the deadline has passed. Returns `true` if it is idle. Also
     /// returns if `is_called` is `true` after [`wake_waiters`](Self::wake_waiters).
     pub(crate) fn wait_idle_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) -> bool {
-        if deadline == Deadline::NEVER {
-            nesting::call_pending();
-        }
         // ORDERING: the read-modify-write of the races above.
         self.waiters.0.fetch_add(1, Ordering::AcqRel);
         let mut is_idle = false;
@@ -322,11 +319,15 @@ impl TaskTracker {
         taken.wake();
     }
 
-    /// Blocks until `is_over` returns `true` after [`wake_waiters`](Self::wake_waiters).
+    /// Blocks until `is_over` returns `true` after [`wake_waiters`](Self::wake_waiters). Returns
+    /// `false` at once if waits are nested too deep.
     #[cfg(feature = "driver")]
-    pub(crate) fn wait_until(&self, is_over: impl Fn() -> bool) {
-        nesting::call_pending();
-        drop(self.idle.wait_while(self.waiting.lock(), Deadline::NEVER, |()| !is_over()));
+    pub(crate) fn wait_until(&self, is_over: impl Fn() -> bool) -> bool {
+        let may_sleep = is_over() || nesting::call_pending();
+        if may_sleep {
+            drop(self.idle.wait_while(self.waiting.lock(), Deadline::NEVER, |()| !is_over()));
+        }
+        may_sleep
     }
 
     /// Wakes the threads that wait for the pool to be idle, so that they check whether they were

@@ -134,6 +134,10 @@ where
         }
     }
 
+    fn is_timed(&self) -> bool {
+        !self.is_due()
+    }
+
     fn report_needs(&self, needs: &mut Needs) {
         self.cell.report_needs(needs, |needs| {
             if self.is_due() {

@@ -63,6 +63,55 @@ fn observed(builder: WorkerPoolBuilder, step: &'static str, call: fn(&WorkerPool
     (pool, calls)
 }
 
+/// Fault 598.
+#[test]
+fn several_observers_that_submit_are_called_a_bounded_number_of_times() {
+    const OBSERVERS: usize = 3;
+    let (slot, calls): Reach = (Arc::default(), Counter::new());
+    let observer = |_| {
+        let (reach, counted) = (Arc::clone(&slot), calls.clone());
+        let call = move || {
+            counted.add();
+            if let Some(pool) = reach.get().and_then(WeakWorkerPool::upgrade) {
+                let _ = pool.try_execute(|| ());
+            }
+        };
+        Calls { step: "submitted", call: Box::new(call) }
+    };
+    let builder = WorkerPool::builder().workers(1).queue_capacity(1);
+    let pool = (0..OBSERVERS).map(observer).fold(builder, WorkerPoolBuilder::observer).build().unwrap();
+    let busy = BlockedWorkers::new(&pool);
+    slot.set(pool.downgrade()).unwrap();
+    let before = calls.get();
+    let _ = pool.try_execute(|| ());
+    // Each outermost call has one call of each observer below it, and 256 deeper ones.
+    let called = calls.get() - before;
+    assert!(called > OBSERVERS && called <= OBSERVERS * (1 + OBSERVERS + 256), "{called}");
+    drop(busy);
+}
+
+/// Fault 598.
+#[test]
+fn a_function_that_labels_keys_and_submits_is_nested_sixteen_deep() {
+    let slot: Arc<std::sync::OnceLock<workcrew::KeyedExecutor<usize>>> = Arc::default();
+    let (reach, calls) = (Arc::clone(&slot), Counter::new());
+    let counted = calls.clone();
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    let label = move |key: &usize| {
+        counted.add();
+        if let Some(executor) = reach.get() {
+            executor.execute(key + 1, || ()).unwrap();
+        }
+        format!("{key}")
+    };
+    let executor = workcrew::KeyedExecutor::builder(&pool).label_by(label).build();
+    let _ = slot.set(executor.clone());
+    executor.execute(0, || ()).unwrap();
+    pool.wait_idle();
+    let metrics = pool.metrics();
+    assert_eq!((calls.get(), metrics.hooks_skipped, metrics.tasks_succeeded as usize), (DEPTH, 1, DEPTH + 1));
+}
+
 #[test]
 #[ignore = "run in a process of its own"]
 fn child_submits_when_a_task_is_submitted() {

@@ -124,6 +124,36 @@ fn tasks_that_broadcast_and_wait_for_each_other_are_refused_a_join_and_never_han
     });
 }
 
+/// Fault 597.
+#[test]
+#[cfg(feature = "driver")]
+fn a_worker_that_waits_through_a_future_for_its_own_share_runs_it() {
+    use workcrew::driver::Driver;
+    with_watchdog(|| {
+        for workers in [1, 2, 8] {
+            let (home, abroad) = (pool(workers, 64), pool(workers, 64));
+            let driver = Arc::new(Driver::new(&home, workers).unwrap());
+            let all_run = Arc::new(Barrier::new(workers));
+            let tasks: Vec<_> = (0..workers)
+                .map(|_| {
+                    let (home, far, driver) = (home.clone(), abroad.clone(), Arc::clone(&driver));
+                    let (own, all_run) = (home.clone(), Arc::clone(&all_run));
+                    let task = move || {
+                        all_run.wait();
+                        let shares = move || join_all(home.broadcast(index).unwrap()).unwrap();
+                        let future = async move { far.spawn_async(shares).await.unwrap().await.unwrap() };
+                        driver.spawn(future).unwrap().join().unwrap()
+                    };
+                    own.spawn(task).unwrap()
+                })
+                .collect();
+            for task in tasks {
+                assert_eq!(task.join().unwrap(), (0..workers).collect::<Vec<_>>());
+            }
+        }
+    });
+}
+
 /// Fault 431.
 #[test]
 fn the_panic_of_a_share_is_in_its_handle_only() {

@@ -203,8 +203,8 @@ impl<E> Worker<E> {
         let run = async move { WorkerRun::new(context).run().await };
         match self.connection.io.block_on(run, Deadline::NEVER) {
             Ok(ended) => ended,
-            Err(BlockError::OnIoThread) => Err(WorkerError::WouldDeadlock),
-            Err(BlockError::Timeout) => unreachable!("a wait without a deadline ends only with the run"),
+            // Without a deadline, a timeout means that waits are nested too deep in callbacks.
+            Err(BlockError::OnIoThread | BlockError::Timeout) => Err(WorkerError::WouldDeadlock),
             Err(BlockError::Panicked(panic)) => panic.resume(),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::CycleTarget;
 use crate::sync::Arc;
-use crate::task::context::{AwaitedId, GroupId, PoolId};
+use crate::task::context::{AwaitedId, GroupId, PoolId, ThreadId};
 
 /// Something that is waited for, as the registry of waits sees it.
 pub(crate) trait Awaited: Send + Sync {
@@ -44,6 +44,8 @@ pub(crate) struct Needs {
     pub(crate) worker: bool,
     /// The time from which a worker of its pool can help with it.
     pub(crate) worker_at: Option<Instant>,
+    /// The only worker of its pool that can help with it now.
+    pub(crate) worker_thread: Option<ThreadId>,
     /// The ids of the tasks, groups and threads that it needs or may need. Help follows all.
     pub(super) ids: Vec<AwaitedId>,
     /// What must happen, or it never ends; see `knot`.

@@ -87,7 +87,8 @@ impl Entry {
 
     /// Returns how many tasks with this id it blocks.
     pub(super) fn tasks_of(&self, id: AwaitedId) -> usize {
-        self.stack.tasks.iter().filter(|task| **task == id).count()
+        let of_id = self.stack.tasks.iter().filter(|(group, _)| *group == id);
+        of_id.fold(0, |sum, (_, tasks)| sum.saturating_add(*tasks))
     }
 
     /// Returns `true` if its stack is too deep to help.

@@ -70,6 +70,7 @@ use super::context;
 use crate::error::{Cycle, JoinError};
 use crate::nesting;
 use crate::sync::Arc;
+use crate::time::deadline::Deadline;
 
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
 pub(crate) use self::chains::{WaitCopy, copy_others, copy_workers, pool_name};
@@ -119,6 +120,13 @@ impl Drop for Wait {
     }
 }
 
+/// Prepares a wait of a thread that has no task on its stack. Without a deadline, calls the pending
+/// callbacks of this thread, or returns an error if waits are nested too deep for that.
+pub(crate) fn prepare(deadline: Deadline) -> Result<(), Refused> {
+    let may_sleep = deadline != Deadline::NEVER || nesting::call_pending();
+    may_sleep.then_some(()).ok_or_else(|| Refused(Cycle::default()))
+}
+
 /// What a thread that is about to sleep does next.
 pub(crate) enum Next {
     /// Helps with this, and then checks again.
@@ -129,7 +137,9 @@ pub(crate) enum Next {
 
 /// Registers a wait of this thread, which has tasks on its stack.
 pub(crate) fn register(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Refused> {
-    if !nesting::call_pending() && kind.is_refusable() {
+    // The waiter of a wait that must not be refused has made sure that waits are not nested so deep.
+    let may_sleep = nesting::call_pending() || kind == Kind::Unrefusable;
+    if !may_sleep {
         return Err(Refused(Cycle::default()));
     }
     let stack = context::stack();

@@ -12,7 +12,7 @@ use super::entry::{Entry, EntryId};
 use super::knot::{Knot, name_task};
 use crate::error::{Cycle, CycleTarget, CycleWait, NamedPool};
 use crate::sync::{Arc, Mutex, process_wide};
-use crate::task::context::{self, AwaitedId, PoolId, ThreadId};
+use crate::task::context::{self, AwaitedId, PoolId, Stack, ThreadId};
 
 /// The decision about a wait that asks to be registered.
 pub(super) enum Decision {
@@ -70,7 +70,7 @@ pub(super) fn notify_helpers(entry: &Arc<Entry>) {
     let mut notified = Vec::new();
     let registry = REGISTRY.lock();
     for reach in [Reach::OwnWaits, Reach::WaitsOfWorkers] {
-        let found = registry.search(&entry.target, entry.stack.worker, reach);
+        let found = registry.search(&entry.target, &entry.stack, reach);
         if found.help.is_some() && !entry.is_too_deep() {
             entry.mark_notified();
             break;
@@ -234,7 +234,7 @@ impl Registry {
     ///
     /// Returns the entry too if it was not inserted. The caller drops it without the lock.
     fn help_or_insert(&mut self, entry: Arc<Entry>, notified: &mut Vec<Arc<Entry>>) -> (Decision, Option<Arc<Entry>>) {
-        let direct = self.search(&entry.target, entry.stack.worker, Reach::OwnWaits);
+        let direct = self.search(&entry.target, &entry.stack, Reach::OwnWaits);
         if direct.help.is_some() || direct.pools.is_empty() {
             return self.conclude(entry, &direct, notified);
         }
@@ -244,7 +244,7 @@ impl Registry {
         }
         // No other worker can help directly: anything that frees one of them is help.
         drop(self.remove(&entry)); // `entry` is another reference
-        let found = self.search(&entry.target, entry.stack.worker, Reach::WaitsOfWorkers);
+        let found = self.search(&entry.target, &entry.stack, Reach::WaitsOfWorkers);
         self.conclude(entry, &found, notified)
     }
 
@@ -280,8 +280,9 @@ impl Registry {
         (entry, notified.len() > before)
     }
 
-    /// Follows what `target` needs, for a worker of `own`.
-    fn search(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>, reach: Reach) -> SearchResult {
+    /// Follows what `target` needs, for the thread of a stack.
+    fn search(&self, target: &Arc<dyn Awaited>, stack: &Stack, reach: Reach) -> SearchResult {
+        let own = stack.worker;
         let mut found = SearchResult::default();
         let (mut seen, mut seen_pools) = (BTreeSet::new(), BTreeSet::new());
         let mut open = vec![target];
@@ -293,7 +294,7 @@ impl Registry {
             target.report_needs(&mut needs);
             let pool = target.pool();
             if own == Some(pool) {
-                if needs.worker {
+                if needs.worker || needs.worker_thread == Some(stack.thread) {
                     return SearchResult { help: Some(Arc::clone(target)), pools: BTreeSet::from([pool]), ..found };
                 }
                 found.at = found.at.into_iter().chain(needs.worker_at).min();
@@ -302,6 +303,9 @@ impl Registry {
                 if reach == Reach::WaitsOfWorkers && self.all_asleep(pool) {
                     open.extend(self.asleep_in(pool).map(|entry| &entry.target));
                 }
+            }
+            if needs.worker_thread.is_some() {
+                seen_pools.insert(pool);
             }
             for id in needs.ids {
                 open.extend(self.blocking(id).map(|entry| &entry.target));
@@ -333,7 +337,7 @@ impl Registry {
     fn notify_workers_of(&self, pool: PoolId, except: Option<EntryId>, reach: Reach, notified: &mut Vec<Arc<Entry>>) {
         let (mut helpers, mut too_deep) = (Vec::new(), None);
         for entry in self.asleep_in(pool).filter(|entry| Some(entry.id) != except) {
-            let found = self.search(&entry.target, Some(pool), reach);
+            let found = self.search(&entry.target, &entry.stack, reach);
             if entry.is_too_deep() && found.help.is_some() {
                 too_deep = too_deep.or(Some(entry).filter(|entry| entry.kind.is_refusable()));
             } else if found.help.is_some() || found.at.is_some_and(|at| entry.until.is_none_or(|until| at < until)) {
@@ -351,7 +355,7 @@ impl Registry {
     /// of its pool can help. Notifies those that can.
     fn must_refuse(&mut self, entry: &Arc<Entry>, notified: &mut Vec<Arc<Entry>>) -> bool {
         let Some(pool) = entry.stack.worker else { return false };
-        let search = |other: &Arc<Entry>| self.search(&other.target, Some(pool), Reach::WaitsOfWorkers);
+        let search = |other: &Arc<Entry>| self.search(&other.target, &other.stack, Reach::WaitsOfWorkers);
         let can_help = |other: &&Arc<Entry>| !other.is_too_deep() && search(other).help.is_some();
         let helpers: Vec<_> = self.asleep_in(pool).filter(can_help).cloned().collect();
         let has_helper = !helpers.is_empty();

@@ -209,7 +209,6 @@ fn a_shutdown_cancels_groups_and_executors_whose_destructors_wait_for_others_of_
     quiet_panics();
     let pool = pool(1, 64);
     let busy = BlockedWorkers::new(&pool);
-    type Wait = Box<dyn FnOnce() + Send>;
     let waits: Arc<Mutex<Vec<Wait>>> = Arc::default();
     let value = || {
         let waits = Arc::clone(&waits);
@@ -243,6 +242,9 @@ fn a_shutdown_cancels_groups_and_executors_whose_destructors_wait_for_others_of_
     assert_eq!(ended.get(), 4);
     drop(busy);
 }
+
+/// A wait that a destructor makes.
+type Wait = Box<dyn FnOnce() + Send>;
 
 struct OnDrop<F: FnOnce()>(Option<F>);
 

@@ -43,7 +43,6 @@ use std::time::Instant;
 
 use super::report::{Reported, Reports};
 use super::wakers::{WakerKey, Wakers};
-use crate::nesting;
 use crate::observe::histogram::Histogram;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::{RunningTask, TaskId};
@@ -323,7 +322,7 @@ impl TaskTracker {
     /// `false` at once if waits are nested too deep.
     #[cfg(feature = "driver")]
     pub(crate) fn wait_until(&self, is_over: impl Fn() -> bool) -> bool {
-        let may_sleep = is_over() || nesting::call_pending();
+        let may_sleep = is_over() || crate::nesting::call_pending();
         if may_sleep {
             drop(self.idle.wait_while(self.waiting.lock(), Deadline::NEVER, |()| !is_over()));
         }

@@ -42,7 +42,12 @@ fn normalized_line(line: &str) -> String {
             words.push(word.to_owned());
         }
     }
-    words.join(" ")
+    let line = words.join(" ");
+    // A verdict names tasks in the order of their workers.
+    let Some((message, tasks)) = line.split_once(": task N (") else { return line };
+    let mut tasks: Vec<&str> = tasks.split(", task N (").collect();
+    tasks.sort_unstable();
+    format!("{message}: task N ({}", tasks.join(", task N ("))
 }
 
 /// Returns the snapshot that the page prints below a heading.

@@ -1,11 +1,11 @@
 //! How threads wait for room in a bounded queue that a lock guards.
 //!
 //! A submitter first waits for the *low-water mark*: half of the capacity must be free. So
-//! submitters and runners work in long turns instead of waking each other for each task. A submitter
-//! that has waited for a millisecond takes any room.
+//! submitters and runners work in long turns instead of waking each other for each task. A
+//! submitter that has waited for a millisecond takes any room.
 //!
-//! Room is made, and waited for, under the lock of the queue's owner. So a thread that finds no room
-//! sleeps before room can be made, and is notified.
+//! Room is made, and waited for, under the lock of the queue's owner. So a thread that finds no
+//! room sleeps before room can be made, and is notified.
 
 use std::time::Duration;
 
@@ -65,8 +65,8 @@ impl Room {
         state
     }
 
-    /// Notifies one waiter that there is room for one more, and all that wait for the low-water mark
-    /// if it is reached.
+    /// Notifies one waiter that there is room for one more, and all that wait for the low-water
+    /// mark if it is reached.
     pub(crate) fn notify_one(&self, waiters: RoomWaiters, is_low: impl FnOnce() -> bool) {
         if waiters.any > 0 {
             self.any.notify_one();
@@ -74,8 +74,8 @@ impl Room {
         self.notify_low_water(waiters, is_low);
     }
 
-    /// Notifies all waiters that there is some room, which not each of them can take, and those that
-    /// wait for the low-water mark if it is reached.
+    /// Notifies all waiters that there is some room, which not each of them can take, and those
+    /// that wait for the low-water mark if it is reached.
     pub(crate) fn notify_each(&self, waiters: RoomWaiters, is_low: impl FnOnce() -> bool) {
         if waiters.any > 0 {
             self.any.notify_all();

@@ -6,10 +6,10 @@
 //! of the holder and is counted.
 //!
 //! Rules:
-//! 1. While a task can be taken, there is a ticket on its way or a runner at work. A holder asks for
-//!    one more while there are fewer tickets than tasks that can be taken, and fewer tickets and
-//!    runners than could be at work. It asks after each change that may make this true: a task was
-//!    added, a runner stops, or the pool has more workers.
+//! 1. While a task can be taken, there is a ticket on its way or a runner at work. A holder asks
+//!    for one more while there are fewer tickets than tasks that can be taken, and fewer tickets
+//!    and runners than could be at work. It asks after each change that may make this true: a task
+//!    was added, a runner stops, or the pool has more workers.
 //! 2. A runner yields its worker after a quantum if the pool's queue holds jobs other than tickets
 //!    of its own holder.
 //! 3. A worker that takes a ticket may find that it is not needed any more: other runners are at

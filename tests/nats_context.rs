@@ -93,7 +93,7 @@ fn a_batch_has_no_context_and_its_handler_enters_that_of_each_job() {
     };
     for (round, pool) in [&traced, &plain].into_iter().enumerate() {
         let enqueue = |trace, text, id| {
-            within(trace, || queue.enqueue("jobs.a", text, &format!("{round}-{id}"))).unwrap();
+            within(trace, || queue.enqueue("jobs.a", text, format!("{round}-{id}"))).unwrap();
         };
         enqueue(Some("t1"), "t1", 1);
         enqueue(Some("t2"), "t2", 2);

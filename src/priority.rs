@@ -17,7 +17,9 @@
 ///
 /// Set the class of a [task](crate::TaskBuilder::priority), a [timer](crate::TimerBuilder), a
 /// [group](crate::TaskGroup::priority), a [scope](crate::ScopeBuilder::priority) or a [keyed
-/// executor](crate::KeyedExecutorBuilder::priority). A task that is retried keeps its class.
+/// executor](crate::KeyedExecutorBuilder::priority). The builders of subscriptions to events, of
+/// gRPC callers, and of NATS workers and subscriptions have the method `priority`, too, and so has
+/// a driver of futures. A task that is retried keeps its class.
 ///
 /// A worker that waits ignores classes: it runs the tasks that its wait needs.
 ///

@@ -1,16 +1,18 @@
-//! The rate of a caller of gRPC, without a server: attempts are counted where they begin.
+//! The rate and the class of a caller of gRPC, without a server: attempts are counted where they begin.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use tonic::transport::Endpoint;
 use tonic::{Code, Response, Status};
+use workcrew::driver::Driver;
 use workcrew::grpc::{Caller, CallerBuilder, CallerError, Target};
 use workcrew::retry::{GiveUpReason, RetryPolicy};
-use workcrew::{CancelReason, JoinError, WorkerPool};
+use workcrew::{CancelReason, JoinError, Priority, WorkerPool};
 
 /// Longer than a test may take.
 const AGES: Duration = Duration::from_secs(600);
@@ -141,4 +143,35 @@ fn a_rate_that_allows_nothing_is_refused_by_its_name() {
         assert!(matches!(error, CallerError::Rate { .. }) && error.to_string().starts_with("rate: "), "{error}");
     }
     assert!(caller().rate(usize::MAX, Duration::MAX).build(&pool).is_ok());
+}
+
+/// Fault 615.
+#[test]
+fn what_follows_a_call_waits_for_a_worker_in_the_class_of_its_caller() {
+    let pool = pool(1);
+    let (open, gate) = channel::<()>();
+    let (begun, has_begun) = channel();
+    let busy = pool.spawn(move || {
+        begun.send(()).unwrap();
+        gate.recv().is_err()
+    });
+    has_begun.recv().unwrap();
+    let (sender, order) = channel();
+    for class in [Priority::Background, Priority::Normal, Priority::High] {
+        let (then, failed) = (sender.clone(), sender.clone());
+        let settings = caller().priority(class).on_error(move |_| failed.send(class).unwrap());
+        let caller = settings.build(&pool).unwrap();
+        drop(caller.call_then(Attempts::default().succeeding(0), move |_| then.send(class).unwrap()).unwrap());
+        caller.notify(|_| std::future::ready(Err::<Response<()>, _>(Status::invalid_argument("no")))).unwrap();
+        while caller.in_flight() > 0 {
+            std::thread::yield_now();
+        }
+        // The I/O thread drives this one after it has passed both on.
+        Driver::new(&pool, 1).unwrap().spawn(async {}).unwrap().join().unwrap();
+    }
+    drop((open, sender));
+    let order: Vec<_> = order.iter().collect();
+    assert!(busy.unwrap().join().unwrap());
+    let expected = [Priority::High, Priority::Normal, Priority::Background].map(|class| [class; 2]);
+    assert_eq!(order, expected.concat());
 }

@@ -99,3 +99,21 @@ fn the_manifest_names_no_place_that_does_not_exist() {
         );
     }
 }
+
+/// The most lines of a recipe.
+const RECIPE_LINES: usize = 30;
+
+#[test]
+fn each_recipe_of_the_cookbook_is_short_and_says_what_happens_on_an_error_and_on_shutdown() {
+    let Ok(text) = fs::read_to_string("docs/cookbook.md") else { return }; // not in the package
+    let recipes: Vec<_> = text.split("\n## ").skip(1).collect();
+    assert!(recipes.len() >= 15);
+    for recipe in recipes {
+        let name = recipe.lines().next().unwrap();
+        let code = recipe.split("```").nth(1).unwrap_or_else(|| panic!("{name} has no code"));
+        assert!(code.lines().count() <= RECIPE_LINES + 1, "{name} is too long"); // with the line of the fence
+        for point in ["- *On an error*", "- *On shutdown*"] {
+            assert!(recipe.contains(point), "{name} has no {point}");
+        }
+    }
+}

@@ -4,10 +4,11 @@
 mod nats_common;
 
 use std::cell::RefCell;
+use std::panic::catch_unwind;
 use std::sync::mpsc::channel;
 
-use nats_common::{LONG, Server, queue, work_until};
-use workcrew::nats::{Headers, Job, NewJob, Worker};
+use nats_common::{DrainAtEnd, LONG, Server, queue, wait_until, work_until};
+use workcrew::nats::{Headers, Job, JobOutcome, NewJob, Worker};
 use workcrew::{WorkerPool, WorkerPoolBuilder};
 
 thread_local! {
@@ -74,6 +75,42 @@ fn a_job_runs_in_the_context_in_which_it_was_enqueued_also_when_it_is_delivered_
         assert_eq!(trace, wanted);
     }
     assert_eq!(pool.metrics().hooks_panicked, 1);
+}
+
+/// Fault 618.
+#[test]
+fn a_batch_has_no_context_and_its_handler_enters_that_of_each_job() {
+    let Some(server) = Server::start() else { return };
+    let [traced, plain] = [builder(), WorkerPool::builder()].map(|builder| builder.build().unwrap());
+    let queue = queue(&server.connect(&traced));
+    let (sender, seen) = channel();
+    let handler = move |jobs: &[Job]| {
+        let texts: Vec<_> = jobs.iter().map(|job| job.text().unwrap().to_owned()).collect();
+        let panics = catch_unwind(|| jobs[0].in_context(|| panic!("expected by the test")));
+        let contexts: Vec<_> = jobs.iter().map(|job| job.in_context(trace)).collect();
+        sender.send((texts, contexts, panics.is_err(), trace())).unwrap();
+        jobs.iter().map(|_| JobOutcome::Done).collect()
+    };
+    for (round, pool) in [&traced, &plain].into_iter().enumerate() {
+        let enqueue = |trace, text, id| {
+            within(trace, || queue.enqueue("jobs.a", text, format!("{round}-{id}"))).unwrap();
+        };
+        enqueue(Some("t1"), "t1", 1);
+        enqueue(Some("t2"), "t2", 2);
+        enqueue(None, "none", 3);
+        enqueue(Some("bad"), "none", 4); // the hook that reads it panics
+        let worker = Worker::<String>::builder(&queue, "worker").build().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| worker.run_batch(pool, 4, LONG, handler.clone()).unwrap());
+            let _drained = DrainAtEnd(&worker);
+            wait_until("all are done", || queue.is_empty().unwrap());
+        });
+        let (texts, contexts, has_panicked, outside) = seen.recv_timeout(LONG).unwrap();
+        assert_eq!((texts.len(), has_panicked, outside), (4, true, "none".to_owned()));
+        let wanted = if round == 0 { texts } else { vec!["none".to_owned(); 4] };
+        assert_eq!(contexts, wanted);
+    }
+    assert_eq!((traced.metrics().hooks_panicked, plain.metrics().hooks_panicked), (1, 0));
 }
 
 /// Fault 528.

@@ -12,8 +12,10 @@ use common::{
     BlockedWorkers, Bomb, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, fill, in_threads, on_grid,
     pool, quiet_panics, spawn_parked, with_watchdog,
 };
-use workcrew::retry::{AttemptError, ErrorClass, GiveUpReason, RetryBudget, RetryError, RetryPolicy};
-use workcrew::{CancelReason, JoinError, JoinHandle, Observer, Overflow, TaskInfo, TaskOutcome, WorkerPool};
+use workcrew::retry::{Attempt, AttemptError, ErrorClass, GiveUpReason, RetryBudget, RetryError, RetryPolicy};
+use workcrew::{
+    CancelReason, CancellationToken, JoinError, JoinHandle, Observer, Overflow, TaskInfo, TaskOutcome, WorkerPool,
+};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -500,25 +502,116 @@ fn destructors_of_a_retried_task_do_no_harm() {
     });
 }
 
+/// The error of a task that its token has ended after one attempt.
+fn ended_after_one_attempt<T: std::fmt::Debug>(handle: JoinHandle<Result<T, RetryError<&str>>>, reason: CancelReason) {
+    let error = with_watchdog(|| handle.join()).unwrap().unwrap_err();
+    assert_eq!((error.attempts(), error.reason()), (1, GiveUpReason::Cancelled(reason)));
+}
+
+/// Fault 616.
+#[test]
+fn the_token_of_a_retried_task_ends_its_delay_and_its_attempt_and_none_begins_then() {
+    let (pool, outer) = (pool(1, 4), CancellationToken::new());
+    let task = |token: &CancellationToken| pool.task().token(token).label("upload");
+    // In a delay, which would never end.
+    let token = outer.child_token();
+    let own = pool.downgrade();
+    let delayed = task(&token).spawn_with_retry(long(), move |_| {
+        let running = own.upgrade().unwrap().running();
+        assert!(running.iter().any(|task| task.label() == Some("upload")), "{running:?}");
+        Err::<(), _>("busy")
+    });
+    wait_until(|| pool.metrics().timers_pending == 1);
+    token.cancel();
+    ended_after_one_attempt(delayed.unwrap(), CancelReason::Requested);
+    assert_eq!(pool.metrics().timers_pending, 0);
+    // In an attempt, which sees it.
+    let token = outer.child_token();
+    let gate = Gate::new();
+    let inside = gate.clone();
+    let running = task(&token).spawn_with_retry(short(), move |attempt| {
+        inside.pass();
+        attempt.token().check().map_err(|_| "stopped")
+    });
+    gate.wait_started(1);
+    token.cancel();
+    gate.open();
+    ended_after_one_attempt(running.unwrap(), CancelReason::Requested);
+    // Before the first attempt, at once.
+    let wedge = BlockedWorkers::new(&pool);
+    let token = outer.child_token();
+    let queued = task(&token).spawn_with_retry(short(), |_| Ok::<_, &str>(())).unwrap();
+    token.cancel();
+    assert!(matches!(with_watchdog(|| queued.join()), Err(JoinError::Cancelled(CancelReason::Requested))));
+    let late = task(&token).spawn_with_retry(short(), |_| Ok::<_, &str>(())).unwrap();
+    assert!(matches!(with_watchdog(|| late.join()), Err(JoinError::Cancelled(CancelReason::Requested))));
+    drop(wedge);
+    pool.wait_idle();
+    assert_counts_add_up(&pool);
+}
+
+/// Fault 616.
+#[test]
+fn the_timeout_of_a_retried_task_includes_its_delays_and_expiry_concerns_the_first_attempt() {
+    on_grid(|pool| {
+        // The time is over after the first attempt at the latest, and before the second.
+        for timeout in [Duration::ZERO, SHORT] {
+            let task = pool.task().timeout(timeout);
+            let handle = task.spawn_with_retry(RetryPolicy::fixed(10 * SHORT), |_| Err::<(), _>("busy")).unwrap();
+            ended_after_one_attempt(handle, CancelReason::Expired);
+        }
+        let patient = pool.task().timeout(Duration::MAX).expires_after(Duration::MAX);
+        let third = |attempt: Attempt| if attempt.number() < 3 { Err("busy") } else { Ok(attempt.number()) };
+        assert_eq!(patient.spawn_with_retry(short(), third).unwrap().join().unwrap().unwrap(), 3);
+        for task in [pool.task().expires_after(Duration::ZERO), pool.task().deadline(Instant::now())] {
+            let never = task.spawn_with_retry(short(), |_| -> Result<(), &str> { unreachable!() }).unwrap();
+            assert!(matches!(never.join(), Err(JoinError::Cancelled(CancelReason::Expired))));
+        }
+        pool.wait_idle();
+        assert_counts_add_up(&pool);
+    });
+    // The second attempt begins when the time for the start is over. A machine may be too slow for the first.
+    let pool = pool(1, 1);
+    let starts = (0..8).any(|round| {
+        let due = Instant::now() + Duration::from_millis(2 << round);
+        let second = move |attempt: Attempt| {
+            while Instant::now() < due {
+                thread::yield_now();
+            }
+            if attempt.number() < 2 { Err("busy") } else { Ok(attempt.number()) }
+        };
+        let handle = pool.task().expires_at(due).spawn_with_retry(short(), second).unwrap();
+        match with_watchdog(|| handle.join()) {
+            Ok(result) => result.unwrap() == 2,
+            Err(error) => !matches!(error, JoinError::Cancelled(CancelReason::Expired)),
+        }
+    });
+    assert!(starts);
+}
+
 #[test]
 fn concurrent_attempts_cancels_joins_and_shutdown_lose_no_task() {
     with_watchdog(|| {
         for round in 0..60 {
-            let pool = pool(2, 2);
+            let (pool, token) = (pool(2, 2), CancellationToken::new());
             let (dropped, made, resolved) = (Counter::new(), Counter::new(), Counter::new());
             in_threads(|threads| {
                 for submitter in 0..3_u64 {
-                    let (pool, dropped, made, resolved) = (&pool, &dropped, &made, &resolved);
+                    let (pool, token, dropped, made, resolved) = (&pool, &token, &dropped, &made, &resolved);
                     threads.spawn(move || {
                         for task in 0..20_u64 {
                             let held = DropCounter(dropped.clone());
                             made.add();
                             let policy =
                                 RetryPolicy::fixed(Duration::from_micros(task * submitter * 3)).max_attempts(4);
-                            let submitted = pool.spawn_with_retry(policy, move |attempt| {
+                            let attempt = move |attempt: Attempt| {
                                 let _ = &held;
                                 if attempt.number() < 3 { Err("no") } else { Ok(()) }
-                            });
+                            };
+                            let submitted = match task % 2 {
+                                0 => pool.spawn_with_retry(policy, attempt),
+                                _ => pool.task().token(token).spawn_with_retry(policy, attempt),
+                            };
                             let Ok(handle) = submitted else { continue };
                             if task % 3 == 0 {
                                 handle.cancel();
@@ -529,7 +622,9 @@ fn concurrent_attempts_cancels_joins_and_shutdown_lose_no_task() {
                     });
                 }
                 threads.spawn(|| {
-                    (0..round * 20).for_each(|_| thread::yield_now());
+                    (0..round * 15).for_each(|_| thread::yield_now());
+                    token.cancel();
+                    (0..round * 5).for_each(|_| thread::yield_now());
                     pool.shutdown_now();
                 });
             });

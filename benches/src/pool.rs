@@ -22,7 +22,7 @@ use crate::pools::Pools;
 use crate::workloads::{Entry, WORKLOADS};
 
 /// Workloads of a fixed duration, or of workcrew alone, are left to `compare`.
-const LEFT_OUT: [&str; 4] = ["w3_join_idle", "w9_trickle", "w11_jobs", "w11_workers"];
+const LEFT_OUT: [&str; 5] = ["w3_join_idle", "w9_trickle", "w11_jobs", "w11_workers", "w14_settings"];
 
 fn main() -> Result<(), Error> {
     let pools = Pools::start(pools::workers()?);

@@ -34,6 +34,7 @@ use crate::error::panic::TaskPanic;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::{Started, WorkerCounters};
+use crate::priority::Priority;
 use crate::retry::{AttemptError, ErrorClass, RetryDecision};
 use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
@@ -114,7 +115,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
         let timers = &self.inner.pool.timers;
         let due = Deadline::after_instant(timers.clock().now(), linger);
-        let timer = Arc::new(LingerTimer { mailbox: Arc::downgrade(self), is_over: AtomicBool::new(false) });
+        let (mailbox, class) = (Arc::downgrade(self), self.settings.class);
+        let timer = Arc::new(LingerTimer { mailbox, class, is_over: AtomicBool::new(false) });
         let key = timers.insert(due, Arc::clone(&timer) as _);
         state.linger = key.ok().map(|key| Linger { due, timer, key });
     }
@@ -262,6 +264,8 @@ fn all_panicked(panic: TaskPanic, events: usize) -> Vec<EventResult> {
 /// The timer of a batch that lingers.
 struct LingerTimer<E> {
     mailbox: Weak<Mailbox<E>>,
+    /// The class of the subscription.
+    class: Priority,
     /// Whether the batch was taken. Changed under the lock of the mailbox; a hint elsewhere.
     is_over: AtomicBool,
 }
@@ -293,5 +297,9 @@ impl<E: Send + Sync + 'static> Task for LingerTimer<E> {
 
     fn describe_timer(&self) -> TimerSnapshot {
         TimerSnapshot::of_kind(TimerKind::Batch)
+    }
+
+    fn class(&self) -> Priority {
+        self.class
     }
 }

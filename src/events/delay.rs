@@ -16,6 +16,7 @@ use super::turn::Delivered;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::priority::Priority;
 use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::Arc;
 use crate::task::context;
@@ -148,5 +149,9 @@ impl<E: Send + Sync + 'static> Task for Delayed<E> {
 
     fn describe_timer(&self) -> TimerSnapshot {
         TimerSnapshot::of_kind(TimerKind::Retry)
+    }
+
+    fn class(&self) -> Priority {
+        self.class
     }
 }

@@ -139,6 +139,8 @@ pub(super) struct Settings {
     pub(super) capacity_per_key: usize,
     /// The policy for a full mailbox.
     pub(super) overflow: Overflow,
+    /// The class of the deliveries.
+    pub(super) class: Priority,
     /// The retry policy; `None` for a single attempt.
     pub(super) policy: Option<RetryPolicy<BoxError>>,
 }
@@ -233,6 +235,8 @@ type DeliveryOf<E> = (PendingDelivery<E>, Arc<Mailbox<E>>);
 pub(super) struct Delayed<E> {
     /// Its key in the mailbox.
     pub(super) key: DelayKey,
+    /// The class of the subscription.
+    pub(super) class: Priority,
     /// The delivery, and the mailbox to which it returns, until a thread takes them.
     delivery: Mutex<Option<DeliveryOf<E>>>,
     /// Whether a thread has taken them: a copy for readers that take no lock.
@@ -241,7 +245,8 @@ pub(super) struct Delayed<E> {
 
 impl<E> Delayed<E> {
     pub(super) fn new(key: DelayKey, mailbox: Arc<Mailbox<E>>, delivery: PendingDelivery<E>) -> Arc<Self> {
-        Arc::new(Self { key, delivery: Mutex::new(Some((delivery, mailbox))), taken: AtomicBool::new(false) })
+        let class = mailbox.settings.class;
+        Arc::new(Self { key, class, delivery: Mutex::new(Some((delivery, mailbox))), taken: AtomicBool::new(false) })
     }
 
     /// Takes the delivery out. The caller decides about it.
@@ -319,7 +324,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
-            self.inner.pool.send_ticket(weak, Priority::Normal);
+            self.inner.pool.send_ticket(weak, self.settings.class);
         }
         needed
     }

@@ -12,6 +12,7 @@ use super::mailbox::{Handlers, Mailbox, Mode, Settings};
 use super::registry::Registry;
 use crate::error::CancelReason;
 use crate::pool::overflow::Overflow;
+use crate::priority::Priority;
 use crate::retry::{Attempt, RetryPolicy};
 use crate::sync::{Arc, Weak};
 use crate::unwind;
@@ -90,6 +91,7 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
             capacity: bus.inner.mailbox_capacity,
             capacity_per_key: usize::MAX,
             overflow: Overflow::default(),
+            class: Priority::Normal,
             policy: None,
         };
         Self { bus, settings, key_of: None, event: PhantomData }
@@ -233,6 +235,14 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
         self
     }
 
+    /// Sets the class of the deliveries, further attempts included. *Default:
+    /// [`Priority::Normal`].* It does not concern what the publisher's thread handles itself: see
+    /// [`synchronous`](Self::synchronous).
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.settings.class = priority;
+        self
+    }
+
     /// Calls the handler again with an event for which it failed or panicked. *Default: the first
     /// failure is final.*
     ///
@@ -303,6 +313,7 @@ pub(super) fn start<E: Send + Sync + 'static>(
     settings: Settings,
     handlers: Handlers<E>,
 ) -> Subscription {
+    bus.inner.pool.use_class(settings.class); // timers push without it
     let mailbox = Mailbox::new(settings, handlers, Arc::clone(&bus.inner));
     bus.registry.add(Arc::clone(&mailbox));
     Subscription { active: Some((mailbox, Arc::downgrade(&bus.registry))) }
@@ -310,7 +321,7 @@ pub(super) fn start<E: Send + Sync + 'static>(
 
 impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { name, topic, once, mode, capacity, capacity_per_key, overflow, policy, batch: _ } =
+        let Settings { name, topic, once, mode, capacity, capacity_per_key, overflow, class, policy, batch: _ } =
             &self.settings;
         f.debug_struct("SubscriptionBuilder")
             .field("name", name)
@@ -320,6 +331,7 @@ impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
             .field("mailbox_capacity", capacity)
             .field("mailbox_capacity_per_key", capacity_per_key)
             .field("overflow", overflow)
+            .field("priority", class)
             .field("retry", policy)
             .finish()
     }

@@ -19,6 +19,7 @@ use super::target::{CallerInner, Interceptor};
 use super::transport::Transport;
 use crate::io::{Driver, DriverError};
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Mutex};
 use crate::time::deadline::Deadline;
@@ -51,6 +52,7 @@ pub struct CallerBuilder {
     /// `None`: no limit.
     rate: Option<(usize, Duration)>,
     label: Option<Arc<str>>,
+    class: Priority,
     on_error: Option<ErrorHook>,
 }
 
@@ -76,6 +78,7 @@ impl CallerBuilder {
             stream_buffer: DEFAULT_STREAM_BUFFER,
             rate: None,
             label: None,
+            class: Priority::Normal,
             on_error: None,
         }
     }
@@ -199,6 +202,14 @@ impl CallerBuilder {
         self
     }
 
+    /// Sets the class in which the closure of a [`call_then`](Caller::call_then) and the error of a
+    /// [`notify`](Caller::notify) wait for a worker. The calls themselves hold no worker. *Default:
+    /// [`Priority::Normal`].*
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.class = priority;
+        self
+    }
+
     /// Sets a hook that is called, on a worker, with the error of each [`notify`](Caller::notify)
     /// that failed. A panic of `f` is a panic of the call.
     ///
@@ -282,7 +293,7 @@ impl CallerBuilder {
             DriverError::Start(_) => CallerError::IoThread(error),
             error => CallerError::MaxInFlight(error),
         })?;
-        let driver = driver.label(self.label.unwrap_or(label));
+        let driver = driver.label(self.label.unwrap_or(label)).priority(self.class);
         let transport = transport(self.source, &driver)?;
         let config = CallConfig {
             inner: Arc::new(CallerInner {
@@ -411,6 +422,7 @@ impl fmt::Debug for CallerBuilder {
             .field("methods", &self.methods)
             .field("stream_buffer", &self.stream_buffer)
             .field("rate", &self.rate)
+            .field("priority", &self.class)
             .finish_non_exhaustive()
     }
 }

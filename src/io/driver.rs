@@ -24,6 +24,7 @@ use crate::observe::task_info::TaskOutcome;
 use crate::pool::inner::PoolInner;
 use crate::pool::submit::WaitMode;
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::sync::Arc;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
@@ -70,6 +71,8 @@ pub struct Driver {
     permits: Arc<Permits>,
     /// What observers see of the tasks.
     label: Option<Arc<str>>,
+    /// The class in which outputs wait for a worker.
+    class: Priority,
 }
 
 /// The error of a driver that could not be created.
@@ -104,7 +107,8 @@ impl Driver {
             0 => Err(DriverError::ZeroInFlight),
             1..=MAX_IN_FLIGHT => {
                 let io = IoThread::of(pool).map_err(DriverError::Start)?;
-                Ok(Self { pool: Arc::clone(pool.inner()), io, permits: Permits::new(max_in_flight), label: None })
+                let (pool, permits) = (Arc::clone(pool.inner()), Permits::new(max_in_flight));
+                Ok(Self { pool, io, permits, label: None, class: Priority::Normal })
             }
             requested => Err(DriverError::TooManyInFlight { requested, limit: MAX_IN_FLIGHT }),
         }
@@ -114,6 +118,15 @@ impl Driver {
     #[must_use]
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// Sets the class in which an output waits for a worker; see [`spawn_then`](Self::spawn_then).
+    /// The futures themselves have none: the I/O thread drives them all. *Default:
+    /// [`Priority::Normal`].*
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.class = priority;
         self
     }
 
@@ -259,7 +272,8 @@ impl Driver {
         let Some(id) = executor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, input)) };
         let (future, on_output) = make(input);
         let permits = Arc::clone(&self.permits);
-        let task = FutureTask::new(on_output, (&self.io, permits), self.label.clone(), (id, location, queued_at));
+        let face = (self.label.clone(), self.class);
+        let task = FutureTask::new(on_output, (&self.io, permits), face, (id, location, queued_at));
         task.spawn(future, submit_permit, &self.pool, &self.io);
         Ok(JoinHandle::new(task, Arc::clone(executor)))
     }
@@ -309,6 +323,7 @@ impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
             .field("label", &self.label)
+            .field("priority", &self.class)
             .field("in_flight", &self.in_flight())
             .field("max_in_flight", &self.max_in_flight())
             .finish_non_exhaustive()

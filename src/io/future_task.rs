@@ -79,6 +79,8 @@ pub(super) struct FutureTask<F, O, T> {
     outcome_of: fn(&T) -> TaskOutcome,
     /// The driver's label, which observers see.
     label: Option<Arc<str>>,
+    /// The class in which the output waits for a worker.
+    class: Priority,
     /// Aborts the future; set once that is spawned. The thread that sets it checks under the lock
     /// whether the task was cancelled before.
     abort_handle: Mutex<Option<AbortHandle>>,
@@ -106,7 +108,7 @@ where
     pub(super) fn new(
         on_output: OnOutput<F, O, T>,
         (io, permits): (&IoThread, Arc<Permits>),
-        label: Option<Arc<str>>,
+        (label, class): (Option<Arc<str>>, Priority),
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
         let OnOutput { f, on_worker, outcome_of } = on_output;
@@ -114,7 +116,18 @@ where
         let [is_driven, output_ready] = [(); 2].map(|()| AtomicBool::new(false));
         let abort_handle = Mutex::new(None);
         let io_thread = io.thread_id();
-        Arc::new(Self { cell, is_driven, output_ready, on_worker, outcome_of, label, abort_handle, io_thread, permits })
+        Arc::new(Self {
+            cell,
+            is_driven,
+            output_ready,
+            on_worker,
+            outcome_of,
+            label,
+            class,
+            abort_handle,
+            io_thread,
+            permits,
+        })
     }
 
     /// Gives the future to the I/O thread. It waits there for a run permit if none is free.
@@ -198,7 +211,8 @@ where
         if on_worker {
             let of_permits = has_permit.then(|| self.permits.id());
             waits::notify_change([self.cell.group_id().into()].into_iter().chain(of_permits), pool.id());
-            pool.push_unbounded(Job::Task(self), Priority::Normal);
+            let class = self.class;
+            pool.push_unbounded(Job::Task(self), class);
         } else {
             self.run(&pool.executor);
         }

@@ -155,6 +155,12 @@ impl PoolInner {
         }
     }
 
+    /// Returns how many workers may run jobs of a class at the same time.
+    #[cfg(feature = "nats")]
+    pub(crate) fn workers_for(&self, class: Priority) -> usize {
+        self.workers.target().min(self.queue.worker_limit(class))
+    }
+
     /// Returns `true` if a worker is idle and may take jobs of a class. May be stale when it
     /// returns.
     pub(crate) fn has_idle_worker(&self, class: Priority) -> bool {

@@ -61,6 +61,7 @@ impl WorkerPoolBuilder {
     /// | an `EventBus` | by the publisher, for each handler | each attempt of the delivery |
     /// | a `Driver` or a gRPC `Caller` | by the call | each poll, the drop of the future, and what runs on a worker afterwards |
     /// | a NATS `Worker` or subscription | when the message arrives, on the I/O thread | the handler |
+    /// | `Worker::run_batch` | never: the jobs have contexts of their own | what `Job::in_context` calls |
     ///
     /// A worker that waits may run other tasks meanwhile. Each runs in its own context, nested in
     /// that of the waiting task, which is current again when the wait ends. The observer and the

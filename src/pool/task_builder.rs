@@ -343,10 +343,32 @@ impl TaskBuilder<'_> {
     {
         let (pool, recipe) = (self.pool.inner(), &self.recipe);
         let make = |f, id, queued_at| recipe.make(f, id, location, queued_at);
-        let settings = SubmitSettings { wait_mode, location, label: recipe.label.as_ref(), class: recipe.priority };
-        let task = pool.submit_task(f, settings, make, TaskRecipe::withdraw)?;
+        let task = pool.submit_task(f, self.settings(wait_mode, location), make, TaskRecipe::withdraw)?;
         recipe.accepted(&task, &pool.executor);
         Ok(JoinHandle::new(task, Arc::clone(&pool.executor)))
+    }
+
+    /// Returns the settings of the submission.
+    pub(crate) fn settings(&self, wait_mode: WaitMode, location: &'static Location<'static>) -> SubmitSettings<'_> {
+        SubmitSettings { wait_mode, location, label: self.recipe.label.as_ref(), class: self.recipe.priority }
+    }
+}
+
+/// The internal API for tasks that are retried.
+#[cfg(feature = "retry")]
+impl TaskBuilder<'_> {
+    pub(crate) fn pool(&self) -> &WorkerPool {
+        self.pool
+    }
+
+    /// Returns the limits of one task, with a token of its own.
+    pub(crate) fn limits(&self) -> TaskLimits {
+        self.recipe.limits()
+    }
+
+    /// Returns `true` if another token may cancel those of the tasks.
+    pub(crate) fn has_parent_token(&self) -> bool {
+        self.recipe.token.is_some()
     }
 }
 

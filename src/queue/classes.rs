@@ -173,6 +173,12 @@ impl<T> Classes<T> {
         !self.permits.is_limited() || self.permits.is_left()
     }
 
+    /// Returns how many workers may run items of `Background`.
+    #[cfg(feature = "nats")]
+    pub(super) fn background_workers(&self) -> usize {
+        self.permits.limit()
+    }
+
     fn has_high(&self) -> bool {
         self.lanes_if_made(Priority::High).is_some_and(|lanes| !lanes.is_empty())
     }

@@ -280,6 +280,13 @@ impl<T> Queue<T> {
         self.idle.has_workers() && (class != Priority::Background || self.classes.has_permits())
     }
 
+    /// Returns how many workers may run items of a class at the same time; `usize::MAX` means no
+    /// limit.
+    #[cfg(feature = "nats")]
+    pub(crate) fn worker_limit(&self, class: Priority) -> usize {
+        if class == Priority::Background { self.classes.background_workers() } else { usize::MAX }
+    }
+
     /// Wakes all sleeping workers, which then check `should_stop`.
     pub(crate) fn wake_workers(&self) {
         self.idle.notify_all();

@@ -46,6 +46,12 @@ impl Permits {
         self.limit < usize::MAX
     }
 
+    /// Returns how many workers may hold a permit.
+    #[cfg(feature = "nats")]
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Returns whether a permit is left; may be stale when it returns.
     pub(super) fn is_left(&self) -> bool {
         // ORDERING: SeqCst, after the push of an item or the registration of a worker that falls

@@ -1,9 +1,9 @@
 //! Tasks that are retried: policies, budgets, attempts and errors.
 //!
 //! A [`RetryPolicy`] says whether and when a failed task is retried. Pass it to
-//! [`WorkerPool::spawn_with_retry`], or to the method of the same name of a
-//! [group](crate::TaskGroup::spawn_with_retry), a spawner, a scope or a [keyed
-//! executor](crate::KeyedExecutor::spawn_with_retry). The builders of subscriptions, gRPC callers
+//! [`WorkerPool::spawn_with_retry`], or to the method of the same name of a [task
+//! builder](crate::TaskBuilder::spawn_with_retry), a [group](crate::TaskGroup::spawn_with_retry), a
+//! spawner, a scope or a [keyed executor](crate::KeyedExecutor::spawn_with_retry). The builders of subscriptions, gRPC callers
 //! and NATS workers take a policy, too.
 
 // `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
@@ -36,11 +36,15 @@ use self::reserve::reserve;
 use self::task::RetryTask;
 use std::panic::Location;
 
+use crate::cancel::token::CancellationToken;
 use crate::error::TimerError;
 use crate::pool::submit::{SubmitSettings, WaitMode};
+use crate::pool::task_builder::TaskBuilder;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
+use crate::task::limited::TaskLimits;
+use crate::time::deadline::Deadline;
 
 /// # Tasks that are retried
 impl WorkerPool {
@@ -112,16 +116,95 @@ impl WorkerPool {
         T: Send + 'static,
         E: Send + 'static,
     {
-        let location = Location::caller();
-        let timers = &self.inner().timers;
-        let (reservation, f) = reserve(timers, f)?;
-        let attempts = RetryState::new(policy, timers.clock().now());
-        let make =
-            |f, id, queued_at| RetryTask::new(f, attempts, reservation, Arc::clone(timers), (id, location, queued_at));
-        match self.inner().submit_task(f, SubmitSettings::plain(WaitMode::Policy, location), make, RetryTask::withdraw)
-        {
-            Ok(task) => Ok(JoinHandle::new(task, Arc::clone(&self.inner().executor))),
-            Err((_, f)) => Err(TimerError::shut_down(f)),
-        }
+        let settings = SubmitSettings::plain(WaitMode::Policy, Location::caller());
+        let task = spawn(self, policy, f, settings, no_limits())?;
+        Ok(JoinHandle::new(task, Arc::clone(&self.inner().executor)))
     }
+}
+
+/// # Tasks that are retried
+impl TaskBuilder<'_> {
+    /// Spawns a task that is retried when it fails, as [`WorkerPool::spawn_with_retry`] does.
+    ///
+    /// The settings are those of the task, over all its attempts:
+    /// - Each attempt waits for a worker in the class of the task, and has its label.
+    /// - The token of an [`Attempt`] is a child of the task's token. Once that is cancelled, no
+    ///   further attempt begins. If its [parent](Self::token) is cancelled, a delay ends at once.
+    /// - The [`timeout`](Self::timeout) counts from the start of the first attempt, and includes the
+    ///   delays.
+    /// - [`expires_after`](Self::expires_after) and [`expires_at`](Self::expires_at) limit the wait
+    ///   for the first attempt.
+    ///
+    /// A timeout or deadline that passes during a delay ends the task when the delay is over. The
+    /// timeouts of the policy count as well.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WorkerPool::spawn_with_retry`]. The handle of a task that its token has ended after
+    /// an attempt returns a [`RetryError`] whose reason is [`GiveUpReason::Cancelled`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use workcrew::retry::RetryPolicy;
+    /// use workcrew::{Priority, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder().workers(2).background_workers(1).build()?;
+    /// let policy = RetryPolicy::fixed(Duration::from_millis(1));
+    /// let upload = pool.task().priority(Priority::Background).label("upload");
+    /// let upload = upload.spawn_with_retry(policy, |attempt| {
+    ///     if attempt.number() < 3 { Err("busy") } else { Ok(attempt.number()) }
+    /// })?;
+    /// assert_eq!(upload.join()?.unwrap(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    #[allow(clippy::type_complexity, reason = "the result of the handle holds the result of the task")]
+    pub fn spawn_with_retry<F, T, E>(
+        &self,
+        policy: RetryPolicy<E>,
+        f: F,
+    ) -> Result<JoinHandle<Result<T, RetryError<E>>>, TimerError<F>>
+    where
+        F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let settings = self.settings(WaitMode::Policy, Location::caller());
+        let task = spawn(self.pool(), policy, f, settings, self.limits())?;
+        let executor = &self.pool().inner().executor;
+        if self.has_parent_token() {
+            task.watch_token(executor);
+        }
+        Ok(JoinHandle::new(task, Arc::clone(executor)))
+    }
+}
+
+/// Returns a token that nothing else cancels, and no label.
+fn no_limits() -> TaskLimits {
+    TaskLimits { token: CancellationToken::new(), timeout: None, start_by: Deadline::NEVER, label: None }
+}
+
+/// Submits a task of a pool that is retried.
+fn spawn<F, T, E>(
+    pool: &WorkerPool,
+    policy: RetryPolicy<E>,
+    f: F,
+    settings: SubmitSettings<'_>,
+    limits: TaskLimits,
+) -> Result<Arc<RetryTask<F, T, E>>, TimerError<F>>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let timers = &pool.inner().timers;
+    let (reservation, f) = reserve(timers, f)?;
+    let attempts = RetryState::new(policy, timers.clock().now());
+    let (location, limits) = (settings.location, (limits, settings.class));
+    let make = |f, id, queued_at| {
+        RetryTask::new(f, attempts, reservation, Arc::clone(timers), limits, (id, location, queued_at))
+    };
+    pool.inner().submit_task(f, settings, make, RetryTask::withdraw).map_err(|(_, f)| TimerError::shut_down(f))
 }

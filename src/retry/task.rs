@@ -25,7 +25,10 @@
 //!      closure is back by then.
 //!    - If `is_enqueued` was set, the existing entry serves: the thread that dequeues it later
 //!      finds the attempt due.
-//! 5. An entry that is dequeued before the delay is over is *stale*: it belongs to an earlier
+//! 5. A task whose token is cancelled begins no further attempt. The callback of the token ends a
+//!    delay if a parent of the token may be cancelled. A deadline has no callback: the thread that
+//!    is to make the next attempt finds it passed.
+//! 6. An entry that is dequeued before the delay is over is *stale*: it belongs to an earlier
 //!    attempt, which a waiting worker has made. The thread that dequeues it, to run the task or to
 //!    discard it for a newer job, leaves the task alone.
 //!
@@ -43,18 +46,21 @@ use std::time::Instant;
 use super::attempts::{Attempt, RetryState};
 use super::error::{GiveUpReason, RetryError};
 use super::retried::{AfterAttempt, Retried};
-use crate::cancel::token::CancellationToken;
+use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::error::{CancelReason, JoinError};
 use crate::nesting;
 use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
+use crate::priority::Priority;
 use crate::snapshot::{TimerKind, TimerSnapshot};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, Weak};
 use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context::{self, GroupId};
-use crate::task::executor::Executor;
+use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
 use crate::task::join::JoinStatus;
+use crate::task::limited::TaskLimits;
 use crate::task::waits::{self, Needs};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
@@ -69,8 +75,12 @@ type RetryOutput<T, E> = Result<T, RetryError<E>>;
 pub(super) struct RetryTask<F, T, E> {
     /// The closure or the output, and the waiters.
     cell: TaskCell<RetryClosure<F, E>, RetryOutput<T, E>>,
-    /// Cancelled with the task. The parent of the tokens of the attempts.
-    token: CancellationToken,
+    /// The token, which is cancelled with the task, and what else limits and names the task.
+    limits: TaskLimits,
+    /// The class of every attempt.
+    class: Priority,
+    /// Registers the callback of the token, if another token may cancel it.
+    guard: OnceLock<CancelGuard>,
     /// The timer thread of the pool.
     timers: Arc<TimerThread>,
     /// The key of the timer; it may have fired. See rule 1.
@@ -84,6 +94,8 @@ pub(super) struct RetryTask<F, T, E> {
 /// The closure of the task with its state: claimed for an attempt, and put back after it.
 pub(super) struct RetryClosure<F, E> {
     retried: Retried<F, E>,
+    /// The parent of the tokens of the attempts. Made when the first attempt begins.
+    token: Option<CancellationToken>,
     /// The place that is reserved for the timer.
     reservation: Reservation,
 }
@@ -100,12 +112,15 @@ where
         attempts: RetryState<E>,
         reservation: Reservation,
         timers: Arc<TimerThread>,
+        (limits, class): (TaskLimits, Priority),
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
-        let body = RetryClosure { retried: Retried::new(f, attempts), reservation };
+        let body = RetryClosure { retried: Retried::new(f, attempts), token: None, reservation };
         Arc::new_cyclic(|weak_self| Self {
             cell: TaskCell::new(body, id, location, queued_at),
-            token: CancellationToken::new(),
+            limits,
+            class,
+            guard: OnceLock::new(),
             timers,
             timer: Mutex::new(None),
             is_enqueued: AtomicBool::new(true), // by the submission
@@ -116,6 +131,19 @@ where
     /// Takes the closure back out of a task whose submission was refused.
     pub(super) fn withdraw(&self) -> F {
         self.cell.withdraw().retried.into_closure()
+    }
+
+    /// Cancels the task with its token from now on, also in a delay. Called once, when the task was
+    /// accepted.
+    pub(super) fn watch_token(&self, executor: &Arc<Executor>) {
+        let (weak, executor) = (Weak::clone(&self.weak_self), Arc::clone(executor));
+        let guard = self.limits.token.on_cancel(move || {
+            if let Some(task) = weak.upgrade() {
+                task.cancel(task.limits.token.reason().unwrap_or(CancelReason::Requested), &executor);
+            }
+        });
+        let first = self.guard.set(guard).is_ok();
+        assert!(first, "a token is watched once");
     }
 
     /// Claims the closure, if it is in the cell; see rule 1.
@@ -145,11 +173,17 @@ where
 
     /// Makes one attempt, and then completes, reschedules or gives up the task.
     fn attempt(&self, mut body: RetryClosure<F, E>, counters: &WorkerCounters, executor: &Executor) {
-        let mut meta = self.cell.meta();
+        if let Some(reason) = self.reason_to_stop(&body) {
+            return self.cancel_claimed(body, reason, counters, executor);
+        }
+        let mut meta = self.meta();
         if body.retried.made() > 0 {
             meta.queued_at = None; // the first attempt has recorded how long the task was queued
         }
-        match body.retried.make_attempt(executor, counters, &meta, &self.token, self.timers.clock()) {
+        let TaskLimits { token, timeout, .. } = &self.limits;
+        let make_token = || timeout.map_or_else(|| token.clone(), |timeout| token.child_with_timeout(timeout));
+        let token = body.token.get_or_insert_with(make_token);
+        match body.retried.make_attempt(executor, counters, &meta, token, self.timers.clock()) {
             AfterAttempt::Succeeded(value) => {
                 unwind::discard(body);
                 self.cell.complete(Ok(Ok(value)));
@@ -172,7 +206,7 @@ where
                 drop(timer);
                 waits::notify_change([self.cell.group_id().into()], executor.pool_id);
                 // A cancel that found the closure running has left the rest to this thread.
-                if let Some(reason) = self.token.reason()
+                if let Some(reason) = self.limits.token.reason()
                     && let Some(body) = self.claim()
                 {
                     self.cancel_claimed(body, reason, counters, executor);
@@ -210,7 +244,7 @@ where
         let error = body.retried.take_error(GiveUpReason::Cancelled(reason));
         context::set_cancelling(self.cell.group_id());
         nesting::discard(body);
-        executor.cancelled(counters, &self.cell.meta().origin, reason);
+        executor.cancelled(counters, &self.meta().origin, reason);
         self.cell.complete(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
         executor.task_done(counters, 1);
     }
@@ -235,6 +269,20 @@ impl<F, T, E> RetryTask<F, T, E> {
     fn now(&self) -> Instant {
         self.timers.clock().now()
     }
+
+    /// Returns what the executor needs to know of the task.
+    fn meta(&self) -> TaskMeta<'_> {
+        let TaskMeta { origin, queued_at } = self.cell.meta();
+        TaskMeta { origin: TaskOrigin { label: self.limits.label.as_ref(), ..origin }, queued_at }
+    }
+
+    /// Returns why no further attempt may begin: the token is cancelled, or the first attempt was to
+    /// begin earlier.
+    fn reason_to_stop(&self, body: &RetryClosure<F, E>) -> Option<CancelReason> {
+        let is_late = || body.retried.made() == 0 && self.limits.start_by.is_past();
+        let token = body.token.as_ref().unwrap_or(&self.limits.token);
+        token.reason().or_else(|| is_late().then_some(CancelReason::Expired))
+    }
 }
 
 impl<F, T, E> Task for RetryTask<F, T, E>
@@ -258,7 +306,7 @@ where
             if claimed.is_none() && reason == CancelReason::Discarded {
                 return false;
             }
-            self.token.cancel_with(reason);
+            self.limits.token.cancel_with(reason);
             // An attempt that did not see the token may have put the closure back.
             claimed = claimed.or_else(|| self.claim());
             let Some(body) = claimed else { return false };
@@ -272,8 +320,12 @@ where
     }
 
     fn describe_timer(&self) -> TimerSnapshot {
-        let origin = self.cell.meta().origin;
+        let origin = self.meta().origin;
         TimerSnapshot::of_task(TimerKind::Retry, origin.id, origin.label, origin.location)
+    }
+
+    fn class(&self) -> Priority {
+        self.class
     }
 
     fn should_enqueue(&self) -> bool {
@@ -295,6 +347,10 @@ where
 
     fn cell(&self) -> &TaskCell<RetryClosure<F, E>, RetryOutput<T, E>> {
         &self.cell
+    }
+
+    fn label(&self) -> Option<&Arc<str>> {
+        self.limits.label.as_ref()
     }
 
     /// Returns the status; a delayed task is in progress.

@@ -8,6 +8,7 @@ use super::task::RetryTask;
 use super::{ErrorClass, GiveUpReason, RetryBudget, RetryPolicy};
 use crate::cancel::token::CancellationToken;
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::sync::{Arc, Mutex};
 use crate::task::job::Task;
 use crate::task::join::JoinTarget;
@@ -186,7 +187,8 @@ fn attempts_are_made_when_their_delays_are_over_and_not_before() {
         Err::<(), _>("not yet")
     };
     let reservation = timers.reserve().expect("there is room");
-    let task = RetryTask::new(f, attempts, reservation, Arc::clone(timers), (id, Location::caller(), None));
+    let limits = (super::no_limits(), Priority::Normal);
+    let task = RetryTask::new(f, attempts, reservation, Arc::clone(timers), limits, (id, Location::caller(), None));
     task.run(executor);
     for delay in [1, 2, 4] {
         bench.advance(SECOND * delay - Duration::from_nanos(1));

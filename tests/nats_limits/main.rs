@@ -1,10 +1,11 @@
-//! What a worker of a NATS queue begins when: rates, order by key, and batches.
+//! What a worker of a NATS queue begins when: rates, order by key, batches, and classes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../nats_common/mod.rs"]
 mod nats_common;
 
 mod batches;
+mod classes;
 #[cfg(unix)]
 mod kills;
 mod order;

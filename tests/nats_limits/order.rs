@@ -282,6 +282,97 @@ fn an_ordered_worker_has_one_run_at_a_time() {
     is_refused("an order", "without heartbeats", "ordered_by", ordered(settings().without_heartbeats()).build());
 }
 
+/// Fault 619.
+#[test]
+fn the_loss_of_the_consumer_leaves_the_jobs_of_each_key_in_order_and_runs_none_twice() {
+    let Some(server) = Server::start() else { return };
+    const JOBS: usize = 30;
+    for workers in WORKERS {
+        let pool = pool(workers);
+        let connection = server.connect(&pool);
+        let queue = queue(&connection);
+        let subject = |number: usize| ["jobs.a", "jobs.b", "jobs.c"][number % 3];
+        enqueue(&queue, (0..JOBS).map(subject));
+        let worker = ordered(builder::<String>(&queue).slots(4)).build().unwrap();
+        let (mut gate, log) = (Gate::new(), Log::new());
+        thread::scope(|scope| {
+            let (noted, wait) = (log.clone(), gate.waiter());
+            let handler = move |job: &Job| {
+                noted.push((position(job), job.attempt().number()));
+                wait();
+                Ok(())
+            };
+            let run = scope.spawn(|| worker.run(&pool, handler).unwrap());
+            let _drained = DrainAtEnd(&worker);
+            wait_for_in_hand(&connection, JOBS as u64);
+            wait_until("some have begun", || log.len() == workers.min(3));
+            connection.request("$JS.API.CONSUMER.DELETE.JOBS.worker", "").unwrap();
+            wait_for_in_hand(&connection, JOBS as u64); // of the new consumer
+            gate.open_for_good();
+            wait_until("all is done", || queue.is_empty().unwrap());
+            assert!(drained(&worker, run).drained);
+        });
+        for key in 0..3 {
+            let ran: Vec<_> = log.entries().into_iter().filter(|(number, _)| number % 3 == key).collect();
+            let expected: Vec<_> = (key..JOBS).step_by(3).map(|number| (number, 1)).collect();
+            assert_eq!(ran, expected, "{workers} workers");
+        }
+    }
+}
+
+/// Fault 619.
+#[test]
+fn a_job_that_must_run_alone_does_so_and_the_others_of_its_key_and_of_others_stay_in_order() {
+    let Some(server) = Server::start() else { return };
+    const JOBS: usize = 20;
+    let pool = pool(4);
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    enqueue(&queue, (0..JOBS).map(|number| ["jobs.a", "jobs.b"][number % 2]));
+    // A second delivery without an outcome is more than the policy allows, so it runs alone.
+    let policy = RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(1);
+    let settings = ordered(Worker::<String>::builder(&queue, "worker").retry(policy)).slots(4);
+    let worker = settings.ack_wait(Duration::from_secs(1)).build().unwrap();
+    worker.pause();
+    let (mut gate, log, running) = (Gate::new(), Log::new(), Arc::new(Mutex::new(0)));
+    thread::scope(|scope| {
+        let (noted, wait) = (log.clone(), gate.waiter());
+        let handler = move |job: &Job| {
+            *running.lock().unwrap() += 1;
+            if position(job) > 0 {
+                wait();
+            }
+            noted.push((position(job), job.attempt().number(), *running.lock().unwrap()));
+            thread::yield_now();
+            *running.lock().unwrap() -= 1;
+            Ok(())
+        };
+        let run = scope.spawn(|| worker.run(&pool, handler).unwrap());
+        let _drained = DrainAtEnd(&worker);
+        let consumer = || super::nats_common::consumer_figure(&connection, "worker", "num_pending");
+        wait_until("there is a consumer", || consumer() == Some(JOBS as u64));
+        // A process takes the first job, and vanishes.
+        let lost = connection.subscribe("lost").start(|_| ()).unwrap();
+        server.say("PUB $JS.API.CONSUMER.MSG.NEXT.JOBS.worker lost 1\r\n1\r\n");
+        wait_for_in_hand(&connection, 1);
+        drop(lost);
+        worker.resume();
+        wait_until("it is delivered again", || worker.metrics().jobs_redelivered == 1);
+        gate.open_for_good();
+        wait_until("all is done", || queue.is_empty().unwrap());
+        assert!(drained(&worker, run).drained);
+    });
+    let entries = log.entries();
+    let alone = entries.iter().find(|(number, ..)| *number == 0);
+    assert_eq!(alone, Some(&(0, 2, 1)), "no other job is running");
+    for key in 0..2 {
+        let others = entries.iter().filter(|(number, ..)| *number > 0 && number % 2 == key);
+        let ran: Vec<_> = others.map(|(number, attempt, _)| (*number, *attempt)).collect();
+        let expected: Vec<_> = (1..JOBS).filter(|number| number % 2 == key).map(|number| (number, 1)).collect();
+        assert_eq!(ran, expected);
+    }
+}
+
 /// Fault 544.
 #[test]
 fn one_consumer_for_each_partition_keeps_the_order_between_processes() {

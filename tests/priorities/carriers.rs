@@ -1,4 +1,4 @@
-//! What carries a class: groups, scopes, timers, retries and keyed executors.
+//! What carries a class: groups, scopes, timers, retries, keyed executors, subscriptions and futures.
 
 use std::cell::RefCell;
 use std::sync::mpsc::{Sender, channel};
@@ -22,8 +22,7 @@ fn starts_in_order_of_class(queue: impl Fn(&WorkerPool, Priority, Sender<Priorit
             queue(&pool, class, sender.clone());
         }
         blocked.open();
-        drop(sender);
-        assert_eq!(order.iter().collect::<Vec<_>>(), CLASSES);
+        assert_eq!(order.iter().take(CLASSES.len()).collect::<Vec<_>>(), CLASSES);
         pool.wait_idle();
     });
 }
@@ -205,27 +204,32 @@ fn the_tasks_of_a_keyed_executor_have_its_class_and_stay_in_order() {
 #[cfg(feature = "retry")]
 mod retries {
     use super::*;
-    use workcrew::retry::{Attempt, RetryPolicy};
+    use workcrew::retry::RetryPolicy;
 
-    type Retried = Box<dyn FnMut(Attempt) -> Result<(), ()> + Send>;
+    /// Fails when it is called first, and succeeds then.
+    pub(super) type Retried = Box<dyn FnMut() -> Result<(), ()> + Send>;
+
+    /// Two attempts, without a delay between them.
+    pub(super) fn twice<E>() -> RetryPolicy<E> {
+        RetryPolicy::fixed(Duration::ZERO).max_attempts(2)
+    }
 
     /// Has `spawn` add a background task whose second attempt is due while three jobs of the class
     /// `Normal` wait. Checks that the attempt starts after them.
-    fn the_second_attempt_waits_in_its_class(spawn: impl FnOnce(&WorkerPool, RetryPolicy<()>, Retried)) {
+    pub(super) fn the_second_attempt_waits_in_its_class(spawn: impl FnOnce(&WorkerPool, Retried)) {
         with_watchdog(|| {
             let pool = pool(1, 8);
             let (gate, (sender, order)) = (Gate::new(), channel());
-            let (inside, attempted) = (gate.clone(), sender.clone());
-            let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(2);
-            let attempt = move |attempt: Attempt| {
-                if attempt.number() == 1 {
-                    inside.pass();
+            let (mut first, attempted) = (Some(gate.clone()), sender.clone());
+            let attempt = move || {
+                if let Some(gate) = first.take() {
+                    gate.pass();
                     return Err(());
                 }
                 attempted.send("attempt").unwrap();
                 Ok(())
             };
-            spawn(&pool, policy, Box::new(attempt));
+            spawn(&pool, Box::new(attempt));
             gate.wait_started(1);
             let own = pool.clone();
             pool.task().priority(High).execute(move |_| wait_until_fired(&own)).unwrap();
@@ -239,17 +243,115 @@ mod retries {
         });
     }
 
+    /// Fault 615.
     #[test]
-    fn a_retried_task_of_a_group_or_a_key_keeps_its_class() {
-        let mut group = None;
-        the_second_attempt_waits_in_its_class(|pool, policy, attempt| {
-            let group = group.insert(pool.group().priority(Background));
-            group.spawn_with_retry(policy, attempt).unwrap();
+    fn a_retried_task_waits_in_its_class_for_each_attempt() {
+        starts_in_order_of_class(|pool, class, sender| {
+            let send = move |_| sender.send(class).map_err(drop);
+            drop(pool.task().priority(class).spawn_with_retry(twice(), send).unwrap());
         });
-        the_second_attempt_waits_in_its_class(|pool, policy, attempt| {
+        the_second_attempt_waits_in_its_class(|pool, mut attempt| {
+            let task = pool.task().priority(Background);
+            drop(task.spawn_with_retry(twice(), move |_| attempt()).unwrap());
+        });
+        let mut group = None;
+        the_second_attempt_waits_in_its_class(|pool, mut attempt| {
+            let group = group.insert(pool.group().priority(Background));
+            group.spawn_with_retry(twice(), move |_| attempt()).unwrap();
+        });
+        the_second_attempt_waits_in_its_class(|pool, mut attempt| {
             let keyed = KeyedExecutor::builder(pool).priority(Background).build();
-            drop(keyed.spawn_with_retry("key", policy, attempt).unwrap()); // detaches the task
+            drop(keyed.spawn_with_retry("key", twice(), move |_| attempt()).unwrap()); // detaches the task
         });
         group.unwrap().wait().unwrap();
+    }
+}
+
+#[cfg(feature = "events")]
+mod events {
+    use super::retries::{Retried, the_second_attempt_waits_in_its_class, twice};
+    use super::*;
+    use crate::common::Mutex;
+    use workcrew::events::{EventBus, Subscription, SubscriptionBuilder};
+
+    /// How deliveries get to a worker.
+    type Kind = fn(SubscriptionBuilder<'_, ()>) -> SubscriptionBuilder<'_, ()>;
+    const KINDS: [Kind; 3] = [|built| built, |built| built.concurrent(2), |built| built.ordered_by(|()| ())];
+
+    /// Checks that the handlers of three buses, whose subscriptions differ in their class, are
+    /// called in the order of the classes. Each event is published when that before waits.
+    fn delivers_in_order_of_class(subscribe: impl Fn(&EventBus, Priority, Sender<Priority>) -> Subscription) {
+        let kept = RefCell::new(Vec::new());
+        starts_in_order_of_class(|pool, class, sender| {
+            let bus = EventBus::new(pool);
+            kept.borrow_mut().push(subscribe(&bus, class, sender));
+            bus.publish(());
+            wait_until_fired(pool); // what has a timer
+        });
+    }
+
+    /// Fault 615.
+    #[test]
+    fn the_deliveries_of_a_subscription_have_its_class() {
+        for kind in KINDS {
+            delivers_in_order_of_class(|bus, class, sender| {
+                kind(bus.subscription()).priority(class).handle(move |()| sender.send(class).unwrap())
+            });
+        }
+        // Batches that do not linger, and whose timer has fired.
+        for linger in [Duration::ZERO, Duration::from_nanos(1)] {
+            delivers_in_order_of_class(|bus, class, sender| {
+                let batches = bus.subscription().priority(class).batch(9, linger);
+                batches.handle(move |_: &[&()]| sender.send(class).unwrap())
+            });
+        }
+    }
+
+    /// Fault 615.
+    #[test]
+    fn a_further_attempt_of_a_delivery_waits_in_the_class_of_its_subscription() {
+        // The first attempt of a synchronous subscription is made by the publisher.
+        delivers_in_order_of_class(|bus, class, sender| {
+            let subscription = bus.subscription().priority(class).synchronous().retry(twice());
+            subscription.handle_with_attempt(move |(), attempt| {
+                let is_first = attempt.number() == 1;
+                if is_first { Err("again") } else { sender.send(class).map_err(|_| "no test") }
+            })
+        });
+        let mut kept = Vec::new();
+        let mut check = |subscribe: &dyn Fn(&EventBus, Mutex<Retried>) -> Subscription| {
+            the_second_attempt_waits_in_its_class(|pool, attempt| {
+                let bus = EventBus::new(pool);
+                kept.push(subscribe(&bus, Mutex::new(attempt)));
+                bus.publish(());
+            });
+        };
+        for kind in KINDS {
+            check(&|bus, attempt| {
+                let subscription = kind(bus.subscription()).priority(Background).retry(twice());
+                subscription.handle(move |()| (attempt.lock().unwrap())().map_err(|()| "again"))
+            });
+        }
+        check(&|bus, attempt| {
+            let subscription = bus.subscription().priority(Background).retry(twice()).batch(9, Duration::ZERO);
+            subscription.handle(move |_: &[&()]| (attempt.lock().unwrap())().map_err(|()| "again"))
+        });
+    }
+}
+
+#[cfg(feature = "driver")]
+mod futures {
+    use super::*;
+    use workcrew::driver::Driver;
+
+    /// Fault 615.
+    #[test]
+    fn an_output_waits_for_a_worker_in_the_class_of_its_driver() {
+        starts_in_order_of_class(|pool, class, sender| {
+            let driver = Driver::new(pool, 2).unwrap().priority(class);
+            drop(driver.spawn_then(async {}, move |()| sender.send(class).unwrap()).unwrap());
+            // The I/O thread drives this one after it has passed the output on.
+            driver.spawn(async {}).unwrap().join().unwrap();
+        });
     }
 }

@@ -62,11 +62,15 @@ pub(super) fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(
     (0..operations).for_each(&mut operate);
 }
 
-fn on_busy_pool(operations: usize, operate: impl FnMut(&WorkerPool, usize)) -> u64 {
+pub(super) fn on_busy_pool(operations: usize, operate: impl FnMut(&WorkerPool, usize)) -> u64 {
     on_busy_pool_of(WorkerPool::builder(), operations, operate)
 }
 
-fn on_busy_pool_of(builder: WorkerPoolBuilder, operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) -> u64 {
+pub(super) fn on_busy_pool_of(
+    builder: WorkerPoolBuilder,
+    operations: usize,
+    mut operate: impl FnMut(&WorkerPool, usize),
+) -> u64 {
     let pool = builder.workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
     let wedge = BlockedWorkers::of(&pool);
     collected_by_callgrind(operations, |number| operate(&pool, number));

@@ -8,6 +8,7 @@
 mod heap;
 mod instructions;
 mod memory;
+mod services;
 mod strangers;
 mod switches;
 mod wedge;
@@ -39,13 +40,13 @@ const OWN_PROBES: [Probe; 9] = [
 
 /// Returns all of them.
 pub(crate) fn probes() -> Vec<Probe> {
-    OWN_PROBES.into_iter().chain(strangers::PROBES).collect()
+    OWN_PROBES.into_iter().chain(services::PROBES).chain(strangers::PROBES).collect()
 }
 
 /// Counts everything. The peers come last: some end their threads late, and free memory meanwhile.
 pub(crate) fn all() -> impl Iterator<Item = Counted> {
     let ours = heap::ours_all().into_iter().chain(memory::ours_all()).chain(switches::counts());
-    let ours = ours.chain(instructions::counts()).chain(strangers::counts());
+    let ours = ours.chain(instructions::counts()).chain(services::counts()).chain(strangers::counts());
     ours.chain(memory::theirs_all()).chain(heap::theirs_all())
 }
 

@@ -9,6 +9,8 @@ mod files;
 mod forks;
 mod groups;
 mod joins;
+mod keys;
+mod settings;
 mod sizes;
 pub(crate) mod spinning;
 mod submits;
@@ -33,7 +35,7 @@ const fn entry(name: &'static str, title: &'static str, make: fn(&'static Pools,
 }
 
 /// All workloads, in the order of the targets.
-pub(crate) const WORKLOADS: [Entry; 14] = [
+pub(crate) const WORKLOADS: [Entry; 16] = [
     entry("w1_submit", "W1: one producer, empty jobs", submits::one_producer),
     entry("w2_producers", "W2: four producers, empty jobs", submits::four_producers),
     entry("w3_join", "W3: one task, from submission to result", joins::back_to_back),
@@ -48,6 +50,8 @@ pub(crate) const WORKLOADS: [Entry; 14] = [
     entry("w9_trickle", "W9: 10,000 jobs a second, until each starts", trickle::ten_thousand_a_second),
     entry("w11_jobs", "W11: W1 with 10,000 to 10,000,000 jobs", sizes::jobs),
     entry("w11_workers", "W11: W1 with 1 to 64 workers", sizes::workers),
+    entry("w13_keys", "W13: one producer, empty tasks of 64 keys", keys::keys),
+    entry("w14_settings", "W14: W1 with contexts and with classes", settings::settings),
 ];
 
 /// Returns a job that does nothing, but captures a word.

@@ -37,11 +37,12 @@ pub struct SubscriptionBuilder {
     group: Option<String>,
     /// How many messages may be queued or handled in the pool; `None`: as many as it has workers.
     concurrent: Option<usize>,
+    class: Priority,
 }
 
 impl SubscriptionBuilder {
     pub(crate) fn new(connection: Arc<ConnectionInner>, subject: String) -> Self {
-        Self { connection, subject, group: None, concurrent: None }
+        Self { connection, subject, group: None, concurrent: None, class: Priority::Normal }
     }
 
     /// Joins a queue group: each message reaches one of its members, on any machine.
@@ -51,9 +52,16 @@ impl SubscriptionBuilder {
     }
 
     /// Sets how many messages may be queued or handled at once, from 1 to 1,048,576. *Default: one
-    /// for each worker that the pool has now.*
+    /// for each worker that the pool has now, and that may run tasks of the
+    /// [class](Self::priority).*
     pub fn concurrent(mut self, messages: usize) -> Self {
         self.concurrent = Some(messages);
+        self
+    }
+
+    /// Sets the class of the tasks that handle the messages. *Default: [`Priority::Normal`].*
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.class = priority;
         self
     }
 
@@ -70,7 +78,7 @@ impl SubscriptionBuilder {
     /// buffers are full.
     #[track_caller]
     pub fn start(self, handler: impl Fn(&Message) + Send + Sync + 'static) -> Result<Subscription, PublishError> {
-        let Self { connection, subject, group, concurrent } = self;
+        let Self { connection, subject, group, concurrent, class } = self;
         check::filter("subject", &subject)?;
         if let Some(group) = &group {
             check::group("group", group)?;
@@ -89,7 +97,7 @@ impl SubscriptionBuilder {
             Err(WaitError::OnIoThread) => return Err(PublishError::WouldDeadlock),
         };
         permission::check_subscription(&connection, &subject)?;
-        let slots = concurrent.unwrap_or_else(|| connection.pool.workers.target());
+        let slots = concurrent.unwrap_or_else(|| connection.pool.workers_for(class));
         let ended = CancellationToken::new();
         let (freed, free) = mpsc::unbounded_channel();
         for _ in 0..slots {
@@ -102,6 +110,7 @@ impl SubscriptionBuilder {
             freed,
             handler: Arc::new(handler),
             ended: ended.clone(),
+            class,
             location: Location::caller(),
         };
         connection.io.spawn(pump.run());
@@ -158,6 +167,7 @@ impl fmt::Debug for SubscriptionBuilder {
             .field("subject", &self.subject)
             .field("group", &self.group)
             .field("concurrent", &self.concurrent)
+            .field("priority", &self.class)
             .finish_non_exhaustive()
     }
 }
@@ -171,6 +181,7 @@ struct Pump<H> {
     freed: mpsc::UnboundedSender<()>,
     handler: Arc<H>,
     ended: CancellationToken,
+    class: Priority,
     location: &'static Location<'static>,
 }
 
@@ -221,7 +232,7 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
                 handler(&message);
             }
         };
-        pool.push_unbounded(Job::closure(job, id, self.location, queued_at), Priority::Normal);
+        pool.push_unbounded(Job::closure(job, id, self.location, queued_at), self.class);
     }
 }
 

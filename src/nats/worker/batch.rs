@@ -31,6 +31,10 @@ impl<E> Worker<E> {
     /// [rate](crate::nats::WorkerBuilder::rate). With an
     /// [order](crate::nats::WorkerBuilder::ordered_by), a batch has at most one job of each key.
     ///
+    /// The jobs of a batch may come from many traces, so its task has no
+    /// [context](crate::WorkerPoolBuilder::extract). The handler enters that of a job by
+    /// [`Job::in_context`].
+    ///
     /// A batch is one task of the pool, which has succeeded if all its jobs are done. If the
     /// handler panics, the attempt of each of its jobs has failed. So has that of a job without an
     /// outcome, if the handler returns too few; further outcomes are ignored.

@@ -5,13 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::job::{Delivered, Job};
 use super::job_outcome::JobOutcome;
-use super::job_task::{
-    self, Dispatcher, Disposition, DispositionSender, Failure, HandlerContext, Started, Unclaimed, begin,
-};
+use super::job_task::{self, Dispatcher, Disposition, DispositionSender, Failure, HandlerContext, Started, Unclaimed};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::observe::task_info::{TaskId, TaskOutcome};
-use crate::priority::Priority;
 use crate::retry::{ErrorClass, RetryPolicy};
 use crate::sync::{Arc, Mutex};
 use crate::task::context::GroupId;
@@ -47,13 +44,13 @@ where
         started: &Started,
         dispositions: &DispositionSender,
     ) -> Option<Arc<dyn Task>> {
-        let HandlerContext { pool, location, label, .. } = &self.0;
+        let HandlerContext { pool, location, label, class, .. } = &self.0;
         let queued_at = pool.executor.now_if_timing();
         let id = pool.executor.admit(location, Some(label))?;
         let (started, dispositions) = (Arc::clone(started), dispositions.clone());
         let unclaimed = Mutex::new(Some(batch));
         let task = Arc::new(BatchTask { context: Arc::clone(self), id, queued_at, unclaimed, started, dispositions });
-        pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _), Priority::Normal);
+        pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _), *class);
         Some(task)
     }
 
@@ -118,7 +115,7 @@ where
             if let Some(on_start) = on_start {
                 batch.iter().for_each(|job| on_start(job.number));
             }
-            let begun = batch.iter().map(|job| begin(policy, &job.delivered, &job.token, now));
+            let begun = batch.iter().map(|job| self.context.0.begin(&job.delivered, &job.token, now));
             let (jobs, attempts): (Vec<_>, Vec<_>) = begun.unzip();
             let body = || {
                 let _guards: Vec<_> = batch.iter().map(|job| executor.cancel_with_pool(&job.token)).collect();

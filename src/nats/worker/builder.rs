@@ -18,6 +18,7 @@ use crate::cancel::token::CancellationToken;
 use crate::nats::check;
 use crate::nats::error::WorkerError;
 use crate::nats::queue::JobQueue;
+use crate::priority::Priority;
 use crate::retry::RetryPolicy;
 use crate::sync::Arc;
 
@@ -51,6 +52,7 @@ pub struct WorkerBuilder<E> {
     lookahead: Option<usize>,
     /// `None`: no limit.
     rate: Option<(usize, Duration)>,
+    class: Priority,
     consumer: String,
     filters: Vec<String>,
     settings: ConsumerSettings,
@@ -68,13 +70,40 @@ impl<E> WorkerBuilder<E> {
     }
 
     /// Sets how many jobs a run processes at once. Jobs that wait for a worker of the pool or for
-    /// the server's confirmation count. *Default: one for each worker of the pool.*
-    /// [`Worker::set_slots`] changes it later.
+    /// the server's confirmation count. *Default: one for each worker of the pool that may run
+    /// tasks of the [class](Self::priority).* [`Worker::set_slots`] changes it later.
     ///
     /// More slots help handlers that take less time than a round trip to the server. The additional
     /// jobs wait in the pool's queue, where no other machine gets them.
     pub fn slots(mut self, jobs: usize) -> Self {
         self.slots = Some(jobs);
+        self
+    }
+
+    /// Sets the class of the tasks that call the handler. *Default: [`Priority::Normal`].*
+    ///
+    /// The class decides which tasks of this pool start first. It does not change which jobs the
+    /// server delivers: for urgent jobs, use a subject of their own and a worker for it.
+    ///
+    /// With [`Background`](Priority::Background), a pool with a
+    /// [limit](crate::WorkerPoolBuilder::background_workers) keeps its other workers free, however
+    /// many jobs there are. If stuck handlers occupy all that the limit allows, the worker requests
+    /// no jobs.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use workcrew::Priority;
+    /// use workcrew::nats::{JobQueue, Worker, WorkerError};
+    ///
+    /// # fn reports(queue: &JobQueue) -> Result<Worker<std::io::Error>, WorkerError> {
+    /// // Reports may wait; requests of users run on the same pool.
+    /// Worker::builder(queue, "reports").priority(Priority::Background).build()
+    /// # }
+    /// # let _ = reports;
+    /// ```
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.class = priority;
         self
     }
 
@@ -288,6 +317,7 @@ impl<E> WorkerBuilder<E> {
             counters: Arc::new(Counters::new()),
             order: self.order.map(|order| Arc::new(order.with_lookahead(self.lookahead))),
             rate,
+            class: self.class,
             draining: CancellationToken::new(),
         })
     }
@@ -313,6 +343,7 @@ impl<E> Worker<E> {
             order: None,
             lookahead: None,
             rate: None,
+            class: Priority::Normal,
             consumer: name.into(),
             filters: Vec::new(),
             settings: ConsumerSettings::default(),
@@ -327,6 +358,7 @@ impl<E> fmt::Debug for WorkerBuilder<E> {
             .field("consumer", &self.consumer)
             .field("policy", &self.policy)
             .field("slots", &self.slots)
+            .field("priority", &self.class)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! A job as its handler sees it.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use super::incarnation::Origin;
@@ -12,11 +13,15 @@ use crate::nats::payload::Decode;
 use crate::nats::queue::{dead_letter, delay};
 use crate::retry::Attempt;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use crate::task::executor::Executor;
+use crate::unwind;
 
 /// A job that was delivered to a [`Worker`](crate::nats::Worker).
 pub struct Job {
     pub(crate) delivered: Arc<Delivered>,
     pub(crate) attempt: Attempt,
+    /// Of the pool that runs the handler.
+    pub(crate) executor: Arc<Executor>,
 }
 
 /// Identifies a job: the creation of its stream, its sequence number, and when it was stored.
@@ -134,7 +139,48 @@ impl Job {
     pub fn token(&self) -> &CancellationToken {
         self.attempt.token()
     }
+
+    /// Calls `f` in the context that came with the job, as the pool's hook
+    /// [`extract`](crate::WorkerPoolBuilder::extract) reads it. Without that hook, calls `f` as it
+    /// is. The handler of single jobs runs in that context anyway. A
+    /// [batch](crate::nats::Worker::run_batch) has jobs of many contexts, so its handler enters
+    /// that of a job by this method.
+    ///
+    /// # Panics
+    ///
+    /// A panic of `f` reaches the caller. One of the hook is contained and counted, and `f` is
+    /// called in any case.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use workcrew::WorkerPool;
+    /// use workcrew::nats::{JobOutcome, Worker};
+    ///
+    /// # fn store(_row: &[u8]) -> Result<(), std::io::Error> { Ok(()) }
+    /// # fn run(
+    /// #     pool: &WorkerPool,
+    /// #     worker: &Worker<std::io::Error>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// worker.run_batch(pool, 100, Duration::from_millis(50), |jobs| {
+    ///     // Each row is stored within the trace that its job was enqueued in.
+    ///     jobs.iter().map(|job| JobOutcome::from(job.in_context(|| store(job.bytes())))).collect()
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// # let _ = run;
+    /// ```
+    pub fn in_context<T>(&self, f: impl FnOnce() -> T) -> T {
+        let headers = || headers::pairs(self.delivered.message.headers.as_ref());
+        let called = self.executor.within_received(headers, || unwind::catch(f));
+        called.unwrap_or_else(|payload| unwind::resume(payload))
+    }
 }
+
+// No panic leaves anything broken behind a reference: the pool contains those of its hooks.
+impl UnwindSafe for Job {}
+impl RefUnwindSafe for Job {}
 
 impl Delivered {
     /// Reads a delivered message. Its reply subject holds what the server says of the job; `None`

@@ -112,6 +112,8 @@ pub(crate) struct HandlerContext<H, E> {
     pub(crate) location: &'static Location<'static>,
     /// The name of the consumer. Observers see it.
     pub(crate) label: Arc<str>,
+    /// The class of the tasks.
+    pub(crate) class: Priority,
     /// Called when the handler of this delivery starts, if the run must know that at once.
     pub(crate) on_start: Option<StartHook>,
 }
@@ -128,7 +130,19 @@ impl<H, E> HandlerContext<H, E> {
 
     /// See [`Dispatcher::to_job`].
     pub(super) fn to_job(&self, delivered: &Arc<Delivered>, token: &CancellationToken) -> Job {
-        begin(&self.policy, delivered, token, Instant::now()).0
+        self.begin(delivered, token, Instant::now()).0
+    }
+
+    /// Begins an attempt of a job. Returns the job as its handler sees it, and its attempts.
+    pub(super) fn begin(
+        &self,
+        delivered: &Arc<Delivered>,
+        token: &CancellationToken,
+        now: Instant,
+    ) -> (Job, RetryState<E>) {
+        let mut attempts = attempts_of(&self.policy, delivered, now);
+        let attempt = attempts.begin(token, now);
+        (Job { delivered: Arc::clone(delivered), attempt, executor: Arc::clone(&self.pool.executor) }, attempts)
     }
 
     /// See [`Dispatcher::failure`].
@@ -138,7 +152,7 @@ impl<H, E> HandlerContext<H, E> {
 
     /// See [`Dispatcher::workers`].
     pub(super) fn workers(&self) -> usize {
-        self.pool.workers.target()
+        self.pool.workers_for(self.class)
     }
 }
 
@@ -170,7 +184,7 @@ where
             started,
             dispositions,
         });
-        self.pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _), Priority::Normal);
+        self.pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _), self.class);
         Some(task)
     }
 
@@ -233,7 +247,7 @@ where
             if let Some(on_start) = &self.handler_context.on_start {
                 on_start(self.number);
             }
-            let (job, attempts) = begin(policy, &delivered, &token, now);
+            let (job, attempts) = self.handler_context.begin(&delivered, &token, now);
             let body = move || -> Result<(), Failure> {
                 let _guard = executor.cancel_with_pool(&token);
                 handler(&job).map_err(|error| (policy.class_of(&error), format!("{error:#}")))
@@ -272,18 +286,6 @@ where
             true
         })
     }
-}
-
-/// Begins an attempt of a job. Returns the job as its handler sees it, and its attempts.
-pub(super) fn begin<E>(
-    policy: &RetryPolicy<E>,
-    delivered: &Arc<Delivered>,
-    token: &CancellationToken,
-    now: Instant,
-) -> (Job, RetryState<E>) {
-    let mut attempts = attempts_of(policy, delivered, now);
-    let attempt = attempts.begin(token, now);
-    (Job { delivered: Arc::clone(delivered), attempt }, attempts)
 }
 
 /// Returns the attempts of a job before this one. The deadline counts by the server's clock, from

@@ -47,6 +47,7 @@ use crate::nats::check::MAX_CONCURRENT;
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::WorkerError;
 use crate::pool::worker_pool::WorkerPool;
+use crate::priority::Priority;
 use crate::retry::RetryPolicy;
 use crate::sync::Arc;
 use crate::task::context;
@@ -109,6 +110,8 @@ pub struct Worker<E> {
     order: Option<Arc<Order>>,
     /// `None`: no limit of jobs that begin in a period.
     rate: Option<Arc<SharedRate>>,
+    /// The class of the tasks that call the handler.
+    class: Priority,
     /// Cancelled to drain all runs.
     draining: CancellationToken,
 }
@@ -154,6 +157,7 @@ impl<E> Worker<E> {
             pool: Arc::clone(pool.inner()),
             location,
             label: self.config.consumer.as_str().into(),
+            class: self.class,
             on_start,
         }
     }
@@ -186,7 +190,8 @@ impl<E> Worker<E> {
             Box::new(move |number| drop(commands.send(Command::Begun(number)))) as StartHook
         });
         let jobs_per_worker = batch.map_or(1, |limits| limits.max);
-        let default_slots = || pool.workers().saturating_mul(jobs_per_worker).min(MAX_CONCURRENT);
+        let workers = pool_inner.workers_for(self.class);
+        let default_slots = || workers.saturating_mul(jobs_per_worker).min(MAX_CONCURRENT);
         let context = RunContext {
             connection: Arc::clone(&self.connection),
             config: Arc::clone(&self.config),
@@ -250,6 +255,7 @@ impl<E> Clone for Worker<E> {
             counters: Arc::clone(&self.counters),
             order: self.order.clone(),
             rate: self.rate.clone(),
+            class: self.class,
             draining: self.draining.clone(),
         }
     }

@@ -148,7 +148,7 @@ fn a_browser_shows_the_workers() {
         for worker in 0..4 {
             assert!(dom.contains(&format!("data-worker=\"{worker}\"")), "no worker {worker} in:\n{dom}");
         }
-        assert!(dom.contains("data-state=\"live\""), "{dom}");
+        assert!(dom.contains("<html lang=\"en\" data-state=\"live\">"), "{dom}");
     });
 }
 
@@ -167,8 +167,8 @@ fn a_browser_says_when_the_program_is_gone() {
             }
         });
         let Some(dom) = dom(address) else { return };
-        assert!(dom.contains("data-state=\"gone\""), "{dom}");
-        assert!(dom.contains("does not answer") && dom.contains("data-worker=\"3\""), "{dom}");
+        assert!(dom.contains("<html lang=\"en\" data-state=\"gone\">"), "{dom}");
+        assert!(dom.contains("the program does not answer since") && dom.contains("data-worker=\"3\""), "{dom}");
     });
 }
 

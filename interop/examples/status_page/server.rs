@@ -31,27 +31,27 @@ const POLICY: &str =
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the answers come from.
-pub struct Sources {
-    pub registry: Registry,
+pub(crate) struct Sources {
+    pub(crate) registry: Registry,
     /// Returns the snapshot as JSON, or `None` when the pool no longer exists.
-    pub snapshot: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    pub(crate) snapshot: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// A server that has its address.
-pub struct Server {
+pub(crate) struct Server {
     runtime: Runtime,
     listener: TcpListener,
     address: SocketAddr,
 }
 
 /// A server that answers, until the process ends.
-pub struct Serving {
+pub(crate) struct Serving {
     address: SocketAddr,
 }
 
 impl Server {
     /// Takes the address. Fails if it is in use.
-    pub fn bind(address: &str) -> io::Result<Self> {
+    pub(crate) fn bind(address: &str) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(address))?;
         let address = listener.local_addr()?;
@@ -59,7 +59,7 @@ impl Server {
     }
 
     /// Answers requests on a thread of its own.
-    pub fn serve(self, sources: Sources) -> Serving {
+    pub(crate) fn serve(self, sources: Sources) -> Serving {
         let Self { runtime, listener, address } = self;
         let sources = Arc::new(sources);
         thread::spawn(move || runtime.block_on(accept(&listener, &sources)));
@@ -68,7 +68,7 @@ impl Server {
 }
 
 impl Serving {
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 }

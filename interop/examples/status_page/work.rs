@@ -12,7 +12,7 @@ use workcrew::{BuildError, KeyedExecutor, Priority, TaskGroup, WorkerPool};
 const TICK: Duration = Duration::from_millis(100);
 
 /// A pool at work.
-pub struct Work {
+pub(crate) struct Work {
     pool: WorkerPool,
     bus: EventBus,
     /// Ends the thread that submits work.
@@ -27,7 +27,7 @@ struct OrderPlaced {
 
 impl Work {
     /// Builds a pool and gives it work until [`stop`](Self::stop).
-    pub fn start() -> Result<Self, BuildError> {
+    pub(crate) fn start() -> Result<Self, BuildError> {
         let pool = WorkerPool::builder().workers(4).queue_capacity(64).timing(true).build()?;
         let bus = EventBus::builder(&pool).mailbox_capacity(16).build();
         let subscriptions = subscribe(&bus);
@@ -37,16 +37,16 @@ impl Work {
         Ok(Self { pool, bus, stop, front, _subscriptions: subscriptions })
     }
 
-    pub fn pool(&self) -> &WorkerPool {
+    pub(crate) fn pool(&self) -> &WorkerPool {
         &self.pool
     }
 
-    pub fn bus(&self) -> &EventBus {
+    pub(crate) fn bus(&self) -> &EventBus {
         &self.bus
     }
 
     /// Ends the work: what runs may end, and what waits is cancelled.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         let Self { pool, bus, stop, front, _subscriptions: subscriptions } = self;
         drop(stop);
         let report = pool.shutdown_now();

@@ -14,7 +14,7 @@ impl<E> Mailbox<E> {
     pub(super) fn metrics(&self) -> SubscriptionMetrics {
         let state = self.state.lock();
         let (mailbox_len, deliveries_delayed, handlers_running) =
-            (state.occupied(), state.delayed.len(), state.runners);
+            (state.occupied(), state.delayed.len(), state.tickets.runners());
         drop(state);
         SubscriptionMetrics {
             name: Arc::clone(&self.settings.name),

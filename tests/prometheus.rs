@@ -1,4 +1,4 @@
-//! Pools and NATS workers as Prometheus sees them: names, labels, values that only grow, and text that its own parser takes.
+//! Pools, buses and NATS workers as Prometheus sees them: names, labels, values that only grow, and text that its own parser takes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -15,8 +15,10 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+#[cfg(feature = "events")]
+use workcrew::events::EventBus;
 use workcrew::prometheus::Collector;
-use workcrew::{Observer, TaskInfo, WorkerPool};
+use workcrew::{Observer, Priority, TaskInfo, WorkerPool};
 
 fn registered(collector: &Collector) -> Registry {
     let mut registry = Registry::default();
@@ -69,6 +71,9 @@ fn a_scrape_shows_each_task_once_by_its_outcome() {
             ("workcrew_tasks_running{pool=\"images\"}", 1.0),
             ("workcrew_workers{pool=\"images\"}", 1.0),
             ("workcrew_queue_capacity{pool=\"images\"}", 1.0),
+            ("workcrew_queue_len{pool=\"images\",class=\"high\"}", 0.0),
+            ("workcrew_queue_len{pool=\"images\",class=\"normal\"}", 1.0),
+            ("workcrew_queue_len{pool=\"images\",class=\"background\"}", 0.0),
             ("workcrew_queue_wait_seconds_count{pool=\"images\"}", 3.0),
             ("workcrew_run_time_seconds_count{pool=\"images\"}", 2.0),
             ("workcrew_run_time_seconds_bucket{le=\"+Inf\",pool=\"images\"}", 2.0),
@@ -163,11 +168,15 @@ fn names_with_quotes_and_line_breaks_are_escaped() {
     assert!(is_accepted(&registry));
 }
 
+#[cfg(feature = "events")]
 #[test]
 fn the_documented_names_are_those_of_a_scrape_and_the_dashboard_uses_no_other() {
     let pool = WorkerPool::builder().workers(1).timing(true).build().unwrap();
     let collector = Collector::new();
     collector.add_pool("pool", &pool);
+    let bus = EventBus::new(&pool);
+    let _guard = bus.subscribe(|_: &u32| ());
+    collector.add_bus("bus", &bus);
     pool.spawn(|| ()).unwrap().join().unwrap();
     let docs = fs::read_to_string("src/prometheus/mod.rs").unwrap();
     let rows: String = docs.lines().filter(|line| line.starts_with("//! | `workcrew_")).collect();
@@ -178,11 +187,85 @@ fn the_documented_names_are_those_of_a_scrape_and_the_dashboard_uses_no_other() 
         .flat_map(names)
         .map(|name| name.trim_end_matches("_sum").trim_end_matches("_count").to_owned())
         .collect();
-    let of_pools: BTreeSet<_> = documented.iter().filter(|name| !name.contains("_nats_")).cloned().collect();
-    assert_eq!(of_pools, scraped);
+    let of_others: BTreeSet<_> = documented.iter().filter(|name| !name.contains("_nats_")).cloned().collect();
+    assert_eq!(of_others, scraped);
     let dashboard = names(&fs::read_to_string("docs/grafana.json").unwrap());
     assert!(dashboard.is_subset(&documented), "{:?}", dashboard.difference(&documented));
     assert!(documented.is_subset(&dashboard), "no panel shows {:?}", documented.difference(&dashboard));
+}
+
+#[test]
+fn the_queue_of_each_class_has_its_length() {
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    let collector = Collector::new();
+    collector.add_pool("pool", &pool);
+    let blocked = BlockedWorkers::new(&pool);
+    for (priority, jobs) in [(Priority::High, 1), (Priority::Normal, 2), (Priority::Background, 3)] {
+        (0..jobs).for_each(|_| drop(pool.task().priority(priority).spawn(|_| ()).unwrap()));
+    }
+    let text = scrape(&registered(&collector));
+    let len = |class| value(&text, &format!("workcrew_queue_len{{pool=\"pool\",class=\"{class}\"}}"));
+    assert_eq!(["high", "normal", "background"].map(len), [Some(1.0), Some(2.0), Some(3.0)]);
+    blocked.open();
+}
+
+/// Fault 582.
+#[cfg(feature = "events")]
+#[test]
+fn subscriptions_of_one_name_are_shown_together_and_their_counts_never_shrink() {
+    with_watchdog(|| {
+        let pool = WorkerPool::builder().workers(1).build().unwrap();
+        let bus = EventBus::builder(&pool).mailbox_capacity(8).build();
+        let collector = Collector::new();
+        collector.add_bus("orders", &bus);
+        let registry = registered(&collector);
+        let text = scrape(&registry);
+        assert!(text.contains("workcrew_subscriptions{bus=\"orders\"} 0"), "{text}");
+        assert!(!text.contains("workcrew_mailbox_len"), "no subscription, so no series: {text}");
+
+        let mail =
+            || bus.subscription::<u32>().name("a \"mail\"").handle(|n| if *n > 0 { Ok(()) } else { Err("zero") });
+        let (one, two) = (mail(), mail());
+        (0..3_u32).for_each(|n| drop(bus.publish(n).wait().unwrap()));
+        bus.wait_idle();
+        let labels = r#"bus="orders",subscription="a \"mail\"""#;
+        let handled =
+            |text: &str| value(text, &format!("workcrew_deliveries_ended_total{{{labels},outcome=\"handled\"}}"));
+        let text = scrape(&registry);
+        for (series, expected) in [
+            (format!("workcrew_deliveries_ended_total{{{labels},outcome=\"failed\"}}"), 2.0),
+            (format!("workcrew_delivery_attempts_failed_total{{{labels}}}"), 2.0),
+            (format!("workcrew_delivery_retries_total{{{labels}}}"), 0.0),
+            (format!("workcrew_mailbox_capacity{{{labels}}}"), 16.0),
+            (format!("workcrew_mailbox_len{{{labels}}}"), 0.0),
+            ("workcrew_events_published_total{bus=\"orders\"}".to_owned(), 3.0),
+            ("workcrew_events_pending{bus=\"orders\"}".to_owned(), 0.0),
+            ("workcrew_subscriptions{bus=\"orders\"}".to_owned(), 2.0),
+            ("workcrew_bus_deliveries_ended_total{bus=\"orders\",outcome=\"handled\"}".to_owned(), 4.0),
+        ] {
+            assert_eq!(value(&text, &series), Some(expected), "{series} in:\n{text}");
+        }
+        assert_eq!(handled(&text), Some(4.0));
+        assert!(is_accepted(&registry));
+
+        one.unsubscribe();
+        wait_for(|| bus.metrics().subscriptions == 1);
+        assert_eq!(handled(&scrape(&registry)), Some(4.0), "one has ended, and its counts stay with the other");
+        two.unsubscribe();
+        wait_for(|| bus.metrics().subscriptions == 0);
+        let text = scrape(&registry);
+        assert_eq!(handled(&text), None, "no subscription has that name");
+        assert!(text.contains("workcrew_bus_deliveries_ended_total{bus=\"orders\",outcome=\"handled\"} 4"), "{text}");
+        drop(bus);
+        assert_eq!(scrape(&registry), "# EOF\n");
+    });
+}
+
+#[cfg(feature = "events")]
+fn wait_for(done: impl Fn() -> bool) {
+    while !done() {
+        thread::yield_now();
+    }
 }
 
 /// Fault 552.

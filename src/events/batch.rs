@@ -188,6 +188,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if self.closed.load(Ordering::Acquire) {
             return None;
         }
+        self.counters.count_retries(batch.iter().filter(|delivery| delivery.retry.is_some()).count());
         let generation = batch.iter().map(|delivery| delivery.envelope.generation()).max()?;
         let events: Vec<&E> = batch.iter().map(|delivery| delivery.envelope.event()).collect();
         let events_len = events.len();

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::batch_handler::BatchResult;
 use super::event_bus::EventBus;
+use super::guard::Subscription;
 use super::mailbox::{Batch, Handlers, Mode, Settings};
-use super::subscription::{self, Subscription, SubscriptionBuilder};
+use super::subscription::{self, SubscriptionBuilder};
 use crate::sync::Arc;
 
 impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {

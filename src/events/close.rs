@@ -4,6 +4,7 @@ use std::mem;
 
 use super::dead_letter::DeadLetter;
 use super::delivery::PendingDelivery;
+use super::envelope::Envelope;
 use super::handler::BoxError;
 use super::mailbox::Mailbox;
 use super::progress::DeliveryOutcome;
@@ -98,7 +99,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Completes a delivery: its last step. Called by members only.
     pub(super) fn complete(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
         let PendingDelivery { envelope, index, key, .. } = delivery;
-        envelope.complete(&self.inner, index, Some(outcome));
+        self.end_delivery(&envelope, index, Some(outcome));
         context::set_item(0); // the address may be reused from here on
         drop(envelope);
         self.release_key(key);
@@ -106,6 +107,15 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if self.settings.once {
             self.close(CancelReason::Requested);
         }
+    }
+
+    /// Counts the outcome of a delivery, and then tells it to the event. An `outcome` of `None`
+    /// stands for a delivery that was not needed.
+    pub(super) fn end_delivery(&self, envelope: &Envelope<E>, index: usize, outcome: Option<DeliveryOutcome>) {
+        if let Some(outcome) = &outcome {
+            self.counters.count(outcome);
+        }
+        envelope.complete(&self.inner, index, outcome);
     }
 
     /// Completes a delivery whose last attempt has failed. The hook for dead letters is called in
@@ -132,7 +142,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
 impl<E> Drop for Mailbox<E> {
     fn drop(&mut self) {
-        self.inner.mailboxes.lock().remove(&self.group);
+        self.inner.members.lock().remove(self.group);
         self.inner.pool.groups.deregister(&self.registration);
         let state = self.state.get_mut();
         unwind::discard(state.handler.take());

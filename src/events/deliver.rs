@@ -198,6 +198,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let envelope = &delivery.envelope;
         let policy = self.settings.policy.as_ref();
         let made = delivery.retry.as_ref().map_or(0, |retry| retry.attempts.made());
+        self.counters.count_retries(usize::from(made > 0));
         let call = Call { made, policy, published_at: delivery.published_at, pool: &self.inner.pool };
         let result = nesting::in_generation(envelope.generation(), || handler(envelope.event(), &call));
         Some(result.map_err(|error| {
@@ -208,6 +209,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Counts a failed attempt and decides whether there is another.
     pub(super) fn next_step(&self, delivery: &mut PendingDelivery<E>, class: ErrorClass) -> RetryDecision {
+        self.counters.count_failed_attempt();
         let now = self.inner.pool.timers.clock().now();
         let begun = delivery.published_at.unwrap_or(now);
         let make = || Box::new(RetryProgress::new(self.settings.policy.clone().unwrap_or_else(handler::once), begun));

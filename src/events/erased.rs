@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use super::metrics::SubscriptionMetrics;
 use crate::sync::Arc;
 use crate::task::waits::Needs;
 
@@ -21,6 +22,9 @@ pub(super) trait AnyEvent: Send + Sync {
 pub(super) trait AnyMailbox: Send + Sync {
     /// Reports what the end of all its waiting and running deliveries needs. Called under locks.
     fn report_drain_needs(&self, needs: &mut Needs);
+
+    /// Returns a snapshot of its counters.
+    fn metrics(&self) -> SubscriptionMetrics;
 
     /// Makes deliveries, if one more runner can.
     fn advance(self: Arc<Self>);

@@ -177,6 +177,7 @@ impl EventBus {
         location: &'static Location<'static>,
     ) -> Receipt {
         let Some(recipients) = self.recipients::<E>(topic) else { return self.unhandled(topic, event) };
+        self.inner.events.0.count_published();
         let envelope = self.begin(topic, event, &recipients);
         let handlers = publish::publish(&self.registry, &recipients.mailboxes, &envelope, location);
         self.finish(envelope, &recipients, handlers)
@@ -189,6 +190,7 @@ impl EventBus {
 
     /// Reports and drops an event without recipients.
     pub(super) fn unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: E) -> Receipt {
+        self.inner.events.0.count_published();
         self.report_unhandled(topic, &event);
         nesting::discard(event); // its destructor may publish the next event, and so on
         Receipt::empty()
@@ -226,6 +228,7 @@ impl EventBus {
     }
 
     fn report_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
+        self.inner.events.0.count_unhandled();
         if let Some(on_unhandled) = &self.inner.hooks.on_unhandled {
             let unhandled = UnhandledEvent { event, event_type: type_name::<E>(), topic };
             self.inner.call_hook(nesting::generation(), || on_unhandled(&unhandled));

@@ -94,9 +94,7 @@ impl Awaited for Idleness {
             return;
         }
         let mut kept = self.kept.lock();
-        let mailboxes = self.inner.mailboxes.lock();
-        kept.extend(mailboxes.iter().filter_map(|(group, mailbox)| Some((*group, mailbox.upgrade()?))));
-        drop(mailboxes);
+        kept.extend(self.inner.members.lock().mailboxes());
         kept.values().for_each(|mailbox| mailbox.report_drain_needs(needs));
         // An event cannot end before its publishing, which cannot end before the tasks above it on
         // that stack.

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::counters::EventCounters;
 use super::dead_letter::{DeadLetter, UnhandledEvent};
-use super::erased::AnyMailbox;
+use super::members::Members;
 use super::notify::Notify;
 use crate::cancel::token::CancelGuard;
 use crate::nesting;
 use crate::pool::inner::PoolInner;
-use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering, Weak};
-use crate::task::context::{AwaitedId, GroupId, ThreadId};
+use crate::sync::{Arc, CachePadded, Mutex, Ordering};
+use crate::task::context::{AwaitedId, ThreadId};
 use crate::timer::thread::TimerRefused;
 
 /// A hook for events that no handler could handle.
@@ -25,14 +26,14 @@ pub(super) struct BusInner {
     pub(super) mailbox_capacity: usize,
     /// The user's hooks.
     pub(super) hooks: BusHooks,
-    /// The number of events whose deliveries have not all ended.
-    pending: CachePadded<AtomicUsize>,
-    /// Notified when there are none.
+    /// The counters of events.
+    pub(super) events: CachePadded<EventCounters>,
+    /// Notified when no event is pending.
     pub(super) idle: Notify,
     /// Notified with each step that a waiting worker may help with, or waits for.
     pub(super) steps: Notify,
-    /// All mailboxes by their groups. A wait for an idle bus reports what they need.
-    pub(super) mailboxes: Mutex<BTreeMap<GroupId, Weak<dyn AnyMailbox>>>,
+    /// All subscriptions. A wait for an idle bus reports what they need.
+    pub(super) members: Mutex<Members>,
     /// The threads that publish within a task and wait for room, by their watchers.
     pub(super) publishers: Mutex<BTreeMap<AwaitedId, ThreadId>>,
 }
@@ -49,8 +50,8 @@ pub(super) struct BusHooks {
 impl BusInner {
     pub(super) fn new(pool: Arc<PoolInner>, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Notify::default(), Notify::default());
-        let (pending, mailboxes, publishers) = (CachePadded::default(), Mutex::default(), Mutex::default());
-        Self { pool, mailbox_capacity, hooks, pending, idle, steps, mailboxes, publishers }
+        let (events, members, publishers) = (CachePadded::default(), Mutex::default(), Mutex::default());
+        Self { pool, mailbox_capacity, hooks, events, idle, steps, members, publishers }
     }
 
     /// Calls a hook for an event of `generation`. Beyond the limit of rule 3 of `nesting`, skips
@@ -66,14 +67,14 @@ impl BusInner {
 
     /// Counts an event that is about to be delivered.
     pub(super) fn begin_event(&self) {
-        self.pending.0.fetch_add(1, Ordering::SeqCst);
+        self.events.0.pending.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Counts an event whose deliveries have all ended.
     pub(super) fn end_event(&self) {
         // ORDERING: SeqCst, before the notification; the rule of `notify`. The same holds for the
         // change itself: the envelope has counted the delivery as complete.
-        if self.pending.0.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if self.events.0.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.notify();
         }
         self.steps.notify();
@@ -82,7 +83,7 @@ impl BusInner {
     /// Returns `true` if every delivery of every event has ended.
     pub(super) fn is_idle(&self) -> bool {
         // ORDERING: SeqCst, the rule of `notify`.
-        self.pending.0.load(Ordering::SeqCst) == 0
+        self.events.0.pending.load(Ordering::SeqCst) == 0
     }
 
     /// Returns `true` if a report has left something behind, so that no wait without a limit

@@ -76,6 +76,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::batch_handler::BatchHandler;
+use super::counters::DeliveryCounters;
 use super::delivery::PendingDelivery;
 use super::erased::AnyMailbox;
 use super::handler::{BoxError, Handler};
@@ -106,6 +107,8 @@ pub(super) struct Mailbox<E> {
     pub(super) registration: Registration,
     /// Final from the start.
     pub(super) settings: Settings,
+    /// The counters of its deliveries.
+    pub(super) counters: Arc<DeliveryCounters>,
     /// What all mailboxes of the bus share.
     pub(super) inner: Arc<BusInner>,
     /// Everything that changes; see rule 1.
@@ -281,11 +284,12 @@ impl<E> Mailbox<E> {
 impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn new(settings: Settings, handlers: Handlers<E>, inner: Arc<BusInner>) -> Arc<Self> {
         let group = GroupId::new();
-        let mailboxes = Arc::clone(&inner);
+        let (bus, counters) = (Arc::clone(&inner), Arc::default());
         let made = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             group,
             registration: inner.pool.groups.register(weak.clone(), context::shard()),
             settings,
+            counters,
             inner,
             state: Mutex::new(State::new(handlers)),
             open: AtomicBool::new(true),
@@ -294,7 +298,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             stopped: Condvar::new(),
         });
         let member: Arc<dyn AnyMailbox> = Arc::clone(&made) as _;
-        mailboxes.mailboxes.lock().insert(group, Arc::downgrade(&member));
+        bus.members.lock().add(group, &made.settings.name, Arc::downgrade(&member), Arc::clone(&made.counters));
         made
     }
 

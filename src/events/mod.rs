@@ -7,9 +7,10 @@
 //!   put into the mailbox, and done when the handler has returned for the last time.
 //! - A *receipt* reports the outcomes of all deliveries of one event.
 
-// `event_bus`, `builder`, `subscription` and `receipt` are the public face. `registry` holds the
-// subscriptions by type and topic; `envelope` holds an event while it is delivered; `publish` takes
-// an event to its recipients. `mailbox` states the rules of a subscription, which `post`,
+// `event_bus`, `builder`, `subscription`, `guard`, `receipt` and `metrics` are the public face.
+// `registry` holds the subscriptions by type and topic; `envelope` holds an event while it is
+// delivered; `publish` takes an event to its recipients. `members` lists the subscriptions for waits
+// and for `measure`, which reads the `counters`. `mailbox` states the rules of a subscription, which `post`,
 // `deliver`, `turn`, `batch`, `delay` and `close` keep. Its deliveries are in a `queue`: one for
 // the subscription, or one for each `key`.
 //
@@ -34,12 +35,15 @@
 mod event_bus;
 mod builder;
 mod subscription;
+mod guard;
 mod receipt;
 mod try_publish;
 mod publish_async;
 mod held;
 mod wait_async;
 mod progress;
+mod counters;
+mod metrics;
 mod dead_letter;
 mod handler;
 mod batch_handler;
@@ -62,9 +66,14 @@ mod close;
 mod room_wait;
 mod stop_wait;
 mod idle_wait;
+mod members;
+mod measure;
 mod inner;
 mod erased;
 mod notify;
+
+#[cfg(feature = "prometheus")]
+pub(crate) use self::measure::BusSample;
 
 pub use self::batch_builder::BatchSubscriptionBuilder;
 pub use self::batch_handler::{BatchError, BatchResult};
@@ -72,10 +81,12 @@ pub use self::builder::EventBusBuilder;
 pub use self::dead_letter::{DeadLetter, UnhandledEvent};
 pub use self::event_bus::EventBus;
 pub use self::event_wait::WouldDeadlock;
+pub use self::guard::Subscription;
 pub use self::handler::{BoxError, HandlerResult};
+pub use self::metrics::{DeliveryCounts, EventBusMetrics, SubscriptionMetrics};
 pub use self::progress::DeliveryOutcome;
 pub use self::publish_async::PublishAsync;
 pub use self::receipt::{Delivery, Receipt};
-pub use self::subscription::{Subscription, SubscriptionBuilder};
+pub use self::subscription::SubscriptionBuilder;
 pub use self::try_publish::TryPublishError;
 pub use self::wait_async::{WaitForBusIdle, WaitForReceipt};

@@ -110,12 +110,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if !self.open.load(Ordering::Acquire) {
             let outcome = end_with_pool(self.state.lock().closed);
             let result = PostResult::of_withdrawn(outcome.as_ref());
-            envelope.complete(&self.inner, index, outcome);
+            self.end_delivery(envelope, index, outcome);
             return Err(result);
         }
         let executor = &self.inner.pool.executor;
         let Some(id) = executor.admit(location, Some(&self.settings.name)) else {
-            envelope.complete(&self.inner, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
+            self.end_delivery(envelope, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
             return Err(PostResult::Posted);
         };
         let has_timeout = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_timeout);
@@ -312,7 +312,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.inner.pool.executor.refuse(&self.origin(&delivery));
         let PendingDelivery { envelope, index, key, .. } = delivery;
         self.release_key(key);
-        envelope.complete(&self.inner, index, outcome);
+        self.end_delivery(&envelope, index, outcome);
         result
     }
 
@@ -321,7 +321,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.inner.pool.executor.refuse_suspended(&self.origin(&delivery));
         let PendingDelivery { envelope, index, key, .. } = delivery;
         self.release_key(key);
-        envelope.complete(&self.inner, index, Some(outcome));
+        self.end_delivery(&envelope, index, Some(outcome));
     }
 
     /// Closes a `once` subscription to further events.

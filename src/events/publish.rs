@@ -97,6 +97,7 @@ pub(super) fn try_publish<E: Send + Sync + 'static>(
         match mailboxes[delivery.index].reserve(delivery) {
             Reserved::Full => {
                 let full = delivery.index;
+                mailboxes[full].counters.count(&DeliveryOutcome::Refused);
                 give_back(&tally, admitted, &places);
                 return Err(full);
             }
@@ -130,13 +131,14 @@ pub(super) fn try_publish<E: Send + Sync + 'static>(
 }
 
 /// Gives the places back that were reserved for the first deliveries, and refuses all deliveries.
+/// They do not count as refused by their mailboxes, except for the one that was full.
 fn give_back<E: Send + Sync + 'static>(tally: &Tally<'_, E>, admitted: Vec<PendingDelivery<E>>, places: &[Reserved]) {
     let reserved = admitted.iter().zip(places).filter(|(_, place)| **place == Reserved::Place);
     let futures: Vec<_> =
         reserved.map(|(delivery, _)| tally.mailboxes[delivery.index].release_place(delivery)).collect();
     futures.into_iter().flatten().for_each(Wakers::wake);
     for delivery in admitted {
-        let _ = tally.mailboxes[delivery.index].refuse(delivery, Some(DeliveryOutcome::Refused));
+        let _ = tally.mailboxes[delivery.index].refuse(delivery, None);
     }
 }
 

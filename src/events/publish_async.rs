@@ -130,6 +130,7 @@ impl<E: Send + Sync + 'static> PublishAsync<E> {
     /// recipients.
     fn begin(&mut self, topic: Option<&str>, event: E) -> Result<Waiting<E>, Receipt> {
         let Some(recipients) = self.bus.recipients::<E>(topic) else { return Err(self.bus.unhandled(topic, event)) };
+        self.bus.inner.events.0.count_published();
         let envelope = self.bus.begin(topic, event, &recipients);
         let mut tally = Tally { registry: &self.bus.registry, mailboxes: &recipients.mailboxes, handlers: 0 };
         let held = publish::offer(&mut tally, &envelope, self.location);

@@ -267,7 +267,7 @@ mod tests {
             drop(others.swap_remove(others.len() / 2));
         }
         assert_eq!(visits(&bus), 1, "the single list is dropped once");
-        let live = bus.inner.mailboxes.lock().len();
+        let live = bus.inner.members.lock().len();
         assert_eq!(live, TOPICS - 100, "dropped subscriptions have left the bus");
     }
 

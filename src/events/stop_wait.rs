@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::erased::AnyMailbox;
 use super::mailbox::Mailbox;
+use super::metrics::SubscriptionMetrics;
 use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
 use crate::task::context::{self, AwaitedId, PoolId};
@@ -21,6 +22,10 @@ impl<E: Send + Sync + 'static> AnyMailbox for Mailbox<E> {
             None if state.tickets.runners() > 0 => needs.end_of(self.group),
             None => {}
         }
+    }
+
+    fn metrics(&self) -> SubscriptionMetrics {
+        Mailbox::metrics(self)
     }
 
     fn advance(self: Arc<Self>) {

@@ -1,4 +1,4 @@
-//! Subscriptions and their builder, the public face of a mailbox.
+//! The builder of a subscription.
 
 use std::any::type_name;
 use std::fmt;
@@ -6,16 +6,14 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 
 use super::event_bus::EventBus;
+use super::guard::Subscription;
 use super::handler::{BoxError, Call, Handler, HandlerResult};
 use super::key::{self, KeyOf};
 use super::mailbox::{Handlers, Mailbox, Mode, Settings};
-use super::registry::Registry;
-use crate::error::CancelReason;
 use crate::pool::overflow::Overflow;
 use crate::priority::Priority;
 use crate::retry::{Attempt, RetryPolicy};
-use crate::sync::{Arc, Weak};
-use crate::unwind;
+use crate::sync::Arc;
 
 /// A builder of a subscription. Returned by [`EventBus::subscription`].
 ///
@@ -316,7 +314,7 @@ pub(super) fn start<E: Send + Sync + 'static>(
     bus.inner.pool.use_class(settings.class); // timers push without it
     let mailbox = Mailbox::new(settings, handlers, Arc::clone(&bus.inner));
     bus.registry.add(Arc::clone(&mailbox));
-    Subscription { active: Some((mailbox, Arc::downgrade(&bus.registry))) }
+    Subscription::new(mailbox, Arc::downgrade(&bus.registry))
 }
 
 impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
@@ -334,108 +332,5 @@ impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
             .field("priority", class)
             .field("retry", policy)
             .finish()
-    }
-}
-
-/// A guard that keeps a handler subscribed until it is dropped. Returned by
-/// [`EventBus::subscribe`].
-///
-/// When the drop has returned, the handler is not called any more. Waiting events are cancelled,
-/// events that wait for another attempt become dead letters, and the handler is dropped. The drop
-/// does not wait for a handler that is running; [`unsubscribe`](Self::unsubscribe) does.
-///
-/// # Examples
-///
-/// ```
-/// use workcrew::WorkerPool;
-/// use workcrew::events::EventBus;
-///
-/// let pool = WorkerPool::builder().workers(1).build()?;
-/// let bus = EventBus::new(&pool);
-/// let subscription = bus.subscribe(|text: &String| println!("{text}"));
-/// assert!(bus.has_subscribers::<String>());
-/// drop(subscription);
-/// assert!(!bus.has_subscribers::<String>());
-/// # Ok::<(), workcrew::BuildError>(())
-/// ```
-#[must_use = "dropping the guard unsubscribes, as `let _ =` does at once: bind it to a name, or call `detach`"]
-pub struct Subscription {
-    /// The mailbox and its registry; `None` if the subscription is detached or has ended.
-    active: Option<(Arc<dyn Subscribed>, Weak<Registry>)>,
-}
-
-impl Subscription {
-    /// Unsubscribes, and blocks until the handler is not running any more. Returns `true` if the
-    /// handler is not running.
-    ///
-    /// It does not block, and may return `false`, where the wait could not end: in a task of the
-    /// pool, such as the handler itself, and in a task of another pool that the handler waits for.
-    /// It does not wait for a handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout)
-    /// of the pool left behind either.
-    #[allow(clippy::must_use_candidate, reason = "it is nearly always `true`")]
-    pub fn unsubscribe(mut self) -> bool {
-        let Some((mailbox, registry)) = self.active.take() else { return true };
-        Arc::clone(&mailbox).end(registry.upgrade().as_deref());
-        mailbox.wait_stopped()
-    }
-
-    /// Keeps the handler subscribed as long as the bus lives: until the last clone has been dropped
-    /// and all published events have been delivered.
-    ///
-    /// A detached handler that holds a clone of its own bus keeps both alive forever. For a handler
-    /// that publishes, keep the guard and drop it when the handler is no longer needed.
-    pub fn detach(mut self) {
-        self.active = None;
-    }
-
-    /// Returns the name of the subscription.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.active.as_ref().map_or("", |(mailbox, _)| mailbox.name())
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        if let Some((mailbox, registry)) = self.active.take() {
-            mailbox.end(registry.upgrade().as_deref());
-        }
-    }
-}
-
-unwind::safe!(Subscription);
-
-impl fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("name", &self.name()).finish_non_exhaustive()
-    }
-}
-
-/// What a guard needs of its subscription, independent of the type of events.
-trait Subscribed: Send + Sync {
-    /// Returns the name of the subscription.
-    fn name(&self) -> &str;
-
-    /// Unsubscribes.
-    fn end(self: Arc<Self>, registry: Option<&Registry>);
-
-    /// Blocks until the handler is not running. Returns `true` if it is not.
-    fn wait_stopped(self: Arc<Self>) -> bool;
-}
-
-impl<E: Send + Sync + 'static> Subscribed for Mailbox<E> {
-    fn name(&self) -> &str {
-        &self.settings.name
-    }
-
-    fn end(self: Arc<Self>, registry: Option<&Registry>) {
-        if let Some(registry) = registry {
-            registry.remove(&self);
-        }
-        self.close(CancelReason::Requested);
-    }
-
-    fn wait_stopped(self: Arc<Self>) -> bool {
-        Mailbox::wait_stopped(&self)
     }
 }

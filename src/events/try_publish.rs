@@ -108,8 +108,12 @@ impl EventBus {
         let Some(recipients) = self.recipients::<E>(topic) else { return Ok(self.unhandled(topic, event)) };
         let envelope = self.begin(topic, event, &recipients);
         match publish::try_publish(&self.registry, &recipients.mailboxes, &envelope, location) {
-            Ok(handlers) => Ok(self.finish(envelope, &recipients, handlers)),
+            Ok(handlers) => {
+                self.inner.events.0.count_published();
+                Ok(self.finish(envelope, &recipients, handlers))
+            }
             Err(full) => {
+                self.inner.events.0.count_refused();
                 envelope.complete(&self.inner, PUBLISHING, None);
                 let envelope = Arc::into_inner(envelope).expect("every delivery of the event was dropped");
                 let subscription = Arc::clone(&recipients.names[full]);

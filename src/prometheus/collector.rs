@@ -6,15 +6,18 @@ use prometheus_client::collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::families;
-use super::sources::Sources;
+use super::sources::{self, Sources};
+#[cfg(feature = "events")]
+use crate::events::{BusSample, EventBus};
 use crate::observe::metrics::Metrics;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 
-/// A collector of the metrics of pools and NATS workers, for a registry of `prometheus-client`.
+/// A collector of the metrics of pools, event buses and NATS workers, for a registry of
+/// `prometheus-client`.
 ///
-/// It reads each pool and worker when it is scraped, and keeps none of them alive. What was dropped
-/// is shown no longer. Clones share what was added, so pools may be added after the collector has
+/// It reads each of them when it is scraped, and keeps none of them alive. What was dropped is shown
+/// no longer. Clones share what was added, so pools may be added after the collector has
 /// been registered. Register it once: two collectors in one registry describe the same metrics
 /// twice, which Prometheus refuses.
 ///
@@ -47,6 +50,8 @@ pub struct Collector {
 #[derive(Default)]
 struct CollectorInner {
     pools: Sources<Metrics>,
+    #[cfg(feature = "events")]
+    buses: Sources<BusSample>,
     #[cfg(feature = "nats")]
     nats_workers: Sources<crate::nats::WorkerMetrics>,
 }
@@ -67,6 +72,19 @@ impl Collector {
         self.inner.pools.add(name.into(), Box::new(move || inner.upgrade().map(|inner| inner.metrics())));
     }
 
+    /// Adds an event bus, whose metrics have the label `bus` with this name. It replaces the bus with
+    /// the same name.
+    ///
+    /// The metrics of a subscription have the label `subscription` with its name. Subscriptions of
+    /// one name are shown together, and so are those that have ended while another one had that
+    /// name. Each name costs about a dozen series, so give the subscriptions that are made in large
+    /// numbers one name. The metrics of the bus count all deliveries, also those of subscriptions
+    /// that no scrape has seen.
+    #[cfg(feature = "events")]
+    pub fn add_bus(&self, name: impl Into<String>, bus: &EventBus) {
+        self.inner.buses.add(name.into(), Box::new(bus.metrics_source()));
+    }
+
     /// Adds a NATS worker, whose metrics have the label `worker` with this name. It replaces the
     /// worker with the same name.
     #[cfg(feature = "nats")]
@@ -75,11 +93,30 @@ impl Collector {
     }
 }
 
+#[cfg(feature = "events")]
+impl Collector {
+    fn encode_buses(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut scraped = self.inner.buses.scrape();
+        sources::encode("bus", families::BUS, &mut scraped, encoder)?;
+        let labels = ["bus", "subscription"];
+        sources::encode_parts(
+            labels,
+            families::SUBSCRIPTION,
+            &scraped,
+            |sample| &sample.subscriptions,
+            |subscription| &subscription.name,
+            encoder,
+        )
+    }
+}
+
 impl collector::Collector for Collector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.inner.pools.encode("pool", families::POOL, &mut encoder)?;
+        sources::encode("pool", families::POOL, &mut self.inner.pools.scrape(), &mut encoder)?;
+        #[cfg(feature = "events")]
+        self.encode_buses(&mut encoder)?;
         #[cfg(feature = "nats")]
-        self.inner.nats_workers.encode("worker", families::NATS_WORKER, &mut encoder)?;
+        sources::encode("worker", families::NATS_WORKER, &mut self.inner.nats_workers.scrape(), &mut encoder)?;
         Ok(())
     }
 }
@@ -88,6 +125,8 @@ impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Collector");
         shown.field("pools", &self.inner.pools.names());
+        #[cfg(feature = "events")]
+        shown.field("buses", &self.inner.buses.names());
         #[cfg(feature = "nats")]
         shown.field("nats_workers", &self.inner.nats_workers.names());
         shown.finish()

@@ -1,5 +1,7 @@
 //! The metric families: how each is called, and which numbers of a snapshot it shows.
 
+#[cfg(feature = "events")]
+use crate::events::{BusSample, DeliveryCounts, SubscriptionMetrics};
 use crate::observe::histogram::Histogram;
 use crate::observe::metrics::Metrics;
 
@@ -15,10 +17,12 @@ pub(super) struct Family<M> {
 pub(super) enum Numbers<M> {
     /// A number that only grows.
     Counter(fn(&M) -> u64),
-    /// A number that only grows, for each outcome.
-    Outcomes(fn(&M) -> Vec<(&'static str, u64)>),
+    /// Numbers that only grow, for each value of a label.
+    Counters(&'static str, fn(&M) -> Vec<(&'static str, u64)>),
     /// A number that grows and shrinks.
     Gauge(fn(&M) -> u64),
+    /// Numbers that grow and shrink, for each value of a label.
+    Gauges(&'static str, fn(&M) -> Vec<(&'static str, u64)>),
     /// Durations, if they are recorded.
     Durations(fn(&M) -> Option<&Histogram>),
 }
@@ -38,7 +42,7 @@ pub(super) const POOL: &[Family<Metrics>] = &[
     Family {
         name: "workcrew_tasks_ended",
         help: "Accepted tasks that have ended, by outcome",
-        numbers: Numbers::Outcomes(|pool| {
+        numbers: Numbers::Counters("outcome", |pool| {
             vec![
                 ("succeeded", pool.tasks_succeeded),
                 ("failed", pool.tasks_failed),
@@ -69,6 +73,17 @@ pub(super) const POOL: &[Family<Metrics>] = &[
         numbers: Numbers::Gauge(|pool| pool.queue_capacity as u64),
     },
     Family {
+        name: "workcrew_queue_len",
+        help: "Jobs in the queue, by class",
+        numbers: Numbers::Gauges("class", |pool| {
+            vec![
+                ("high", pool.queue_len_high as u64),
+                ("normal", pool.queue_len as u64),
+                ("background", pool.queue_len_background as u64),
+            ]
+        }),
+    },
+    Family {
         name: "workcrew_hooks_panicked",
         help: "Hooks and observer calls that panicked",
         numbers: Numbers::Counter(|pool| pool.hooks_panicked),
@@ -89,6 +104,92 @@ pub(super) const POOL: &[Family<Metrics>] = &[
         numbers: Numbers::Durations(|pool| pool.run_time.as_ref()),
     },
 ];
+
+/// The families of an event bus.
+#[cfg(feature = "events")]
+pub(super) const BUS: &[Family<BusSample>] = &[
+    Family {
+        name: "workcrew_events_published",
+        help: "Events published",
+        numbers: Numbers::Counter(|sample| sample.bus.events_published),
+    },
+    Family {
+        name: "workcrew_events_unhandled",
+        help: "Published events that no subscription has accepted",
+        numbers: Numbers::Counter(|sample| sample.bus.events_unhandled),
+    },
+    Family {
+        name: "workcrew_events_refused",
+        help: "Events that try_publish has returned",
+        numbers: Numbers::Counter(|sample| sample.bus.events_refused),
+    },
+    Family {
+        name: "workcrew_events_pending",
+        help: "Events whose deliveries have not all ended",
+        numbers: Numbers::Gauge(|sample| sample.bus.events_pending as u64),
+    },
+    Family {
+        name: "workcrew_subscriptions",
+        help: "Subscriptions",
+        numbers: Numbers::Gauge(|sample| sample.bus.subscriptions as u64),
+    },
+    Family {
+        name: "workcrew_bus_deliveries_ended",
+        help: "Deliveries of all subscriptions that have ended, by outcome",
+        numbers: Numbers::Counters("outcome", |sample| outcomes(&sample.bus.deliveries)),
+    },
+];
+
+/// The families of the subscriptions with one name.
+#[cfg(feature = "events")]
+pub(super) const SUBSCRIPTION: &[Family<SubscriptionMetrics>] = &[
+    Family {
+        name: "workcrew_mailbox_len",
+        help: "Events in the mailbox, including those that wait for another attempt",
+        numbers: Numbers::Gauge(|subscription| subscription.mailbox_len as u64),
+    },
+    Family {
+        name: "workcrew_mailbox_capacity",
+        help: "Capacity of the mailbox in events",
+        numbers: Numbers::Gauge(|subscription| subscription.mailbox_capacity as u64),
+    },
+    Family {
+        name: "workcrew_deliveries_delayed",
+        help: "Events that wait for another attempt",
+        numbers: Numbers::Gauge(|subscription| subscription.deliveries_delayed as u64),
+    },
+    Family {
+        name: "workcrew_handlers_running",
+        help: "Threads that make deliveries",
+        numbers: Numbers::Gauge(|subscription| subscription.handlers_running as u64),
+    },
+    Family {
+        name: "workcrew_deliveries_ended",
+        help: "Deliveries that have ended, by outcome; each that failed became a dead letter",
+        numbers: Numbers::Counters("outcome", |subscription| outcomes(&subscription.deliveries)),
+    },
+    Family {
+        name: "workcrew_delivery_attempts_failed",
+        help: "Attempts that have failed or panicked",
+        numbers: Numbers::Counter(|subscription| subscription.deliveries.attempts_failed),
+    },
+    Family {
+        name: "workcrew_delivery_retries",
+        help: "Attempts after the first",
+        numbers: Numbers::Counter(|subscription| subscription.deliveries.retries),
+    },
+];
+
+#[cfg(feature = "events")]
+fn outcomes(deliveries: &DeliveryCounts) -> Vec<(&'static str, u64)> {
+    vec![
+        ("handled", deliveries.handled),
+        ("failed", deliveries.failed),
+        ("discarded", deliveries.discarded),
+        ("cancelled", deliveries.cancelled),
+        ("refused", deliveries.refused),
+    ]
+}
 
 /// The families of a NATS worker.
 #[cfg(feature = "nats")]
@@ -121,7 +222,7 @@ pub(super) const NATS_WORKER: &[Family<crate::nats::WorkerMetrics>] = &[
     Family {
         name: "workcrew_nats_jobs_ended",
         help: "Deliveries that have ended, by outcome",
-        numbers: Numbers::Outcomes(|worker| {
+        numbers: Numbers::Counters("outcome", |worker| {
             vec![
                 ("acked", worker.jobs_acked),
                 ("retried", worker.jobs_retried),

@@ -21,6 +21,9 @@ use crate::sync::{Arc, Mutex};
 /// 2^36 ns is 69 s.
 const EXPONENTS: std::ops::RangeInclusive<u32> = 10..=36;
 
+/// The unit of durations.
+static SECONDS: Unit = Unit::Seconds;
+
 /// Returns a snapshot, or `None` when its source no longer exists.
 type Read<M> = Box<dyn Fn() -> Option<M> + Send + Sync>;
 
@@ -35,7 +38,7 @@ struct Source<M> {
 }
 
 /// What one scrape shows of a source.
-struct Scraped<M> {
+pub(super) struct Scraped<M> {
     source: Arc<Source<M>>,
     metrics: M,
     /// The number of counters that were encoded.
@@ -51,13 +54,8 @@ impl<M> Sources<M> {
         sources.push(source);
     }
 
-    /// Encodes the families of all sources that still exist, and forgets the others.
-    pub(super) fn encode(
-        &self,
-        label: &'static str,
-        families: &[Family<M>],
-        encoder: &mut DescriptorEncoder<'_>,
-    ) -> fmt::Result {
+    /// Takes snapshots of all sources that still exist, and forgets the others.
+    pub(super) fn scrape(&self) -> Vec<Scraped<M>> {
         let sources = self.0.lock().clone();
         // A snapshot may hold the last reference to its source, so it is taken without the lock.
         let scrape = |source: &Arc<Source<M>>| (Arc::clone(source), (source.read)());
@@ -66,11 +64,7 @@ impl<M> Sources<M> {
             self.0.lock().retain(|source| !gone.iter().any(|(gone, _)| Arc::ptr_eq(source, gone)));
         }
         let scraped = |(source, metrics): (_, Option<M>)| Some(Scraped { source, metrics: metrics?, encoded: 0 });
-        let mut scraped: Vec<_> = present.into_iter().filter_map(scraped).collect();
-        if scraped.is_empty() {
-            return Ok(());
-        }
-        families.iter().try_for_each(|family| family.encode(label, &mut scraped, encoder))
+        present.into_iter().filter_map(scraped).collect()
     }
 
     /// Returns the names of the sources.
@@ -85,57 +79,105 @@ impl<M> Default for Sources<M> {
     }
 }
 
-impl<M> Scraped<M> {
-    /// Encodes a counter, which shows at least what it has shown before.
-    fn encode_counter(&mut self, value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
-        let mut shown = self.source.shown.lock();
-        if shown.len() == self.encoded {
+impl<M> Source<M> {
+    /// Returns the value of a counter: at least what was shown before.
+    fn at_least_shown(&self, counter: usize, value: u64) -> u64 {
+        let mut shown = self.shown.lock();
+        if shown.len() == counter {
             shown.push(0);
         }
-        let largest = &mut shown[self.encoded];
-        *largest = value.max(*largest);
-        self.encoded += 1;
-        ConstCounter::new(*largest).encode(encoder)
+        shown[counter] = value.max(shown[counter]);
+        shown[counter]
     }
 }
 
+/// Encodes families of the sources that were scraped, each with its name as the label.
+pub(super) fn encode<M>(
+    label: &'static str,
+    families: &[Family<M>],
+    scraped: &mut [Scraped<M>],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    if scraped.is_empty() {
+        return Ok(());
+    }
+    for family in families {
+        let mut described = family.describe(encoder)?;
+        for Scraped { source, metrics, encoded } in &mut *scraped {
+            let mut adjust = |value| {
+                *encoded += 1;
+                source.at_least_shown(*encoded - 1, value)
+            };
+            family.numbers.encode(metrics, &[(label, source.name.as_str())], &mut adjust, &mut described)?;
+        }
+    }
+    Ok(())
+}
+
+/// Encodes families of the parts of the sources that were scraped. Each part has two labels: the
+/// name of its source, and its own. Its counters never shrink.
+#[cfg(feature = "events")]
+pub(super) fn encode_parts<'s, M, P>(
+    [label, part_label]: [&'static str; 2],
+    families: &[Family<P>],
+    scraped: &'s [Scraped<M>],
+    parts: fn(&M) -> &[P],
+    name: fn(&P) -> &str,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let parts = || {
+        let of = move |one: &'s Scraped<M>| parts(&one.metrics).iter().map(move |part| (&*one.source.name, part));
+        scraped.iter().flat_map(of)
+    };
+    if parts().next().is_none() {
+        return Ok(());
+    }
+    for family in families {
+        let mut described = family.describe(encoder)?;
+        for (source, part) in parts() {
+            let labels = [(label, source), (part_label, name(part))];
+            family.numbers.encode(part, &labels, &mut |value| value, &mut described)?;
+        }
+    }
+    Ok(())
+}
+
 impl<M> Family<M> {
+    fn describe<'e>(&self, encoder: &'e mut DescriptorEncoder<'_>) -> Result<MetricEncoder<'e>, fmt::Error> {
+        let (kind, unit) = match self.numbers {
+            Numbers::Counter(_) | Numbers::Counters(..) => (MetricType::Counter, None),
+            Numbers::Gauge(_) | Numbers::Gauges(..) => (MetricType::Gauge, None),
+            Numbers::Durations(_) => (MetricType::Histogram, Some(&SECONDS)),
+        };
+        encoder.encode_descriptor(self.name, self.help, unit, kind)
+    }
+}
+
+impl<M> Numbers<M> {
+    /// Encodes the numbers of one snapshot. `adjust` is called with the value of each counter, in
+    /// order, and returns what is shown.
     fn encode(
         &self,
-        label: &'static str,
-        scraped: &mut [Scraped<M>],
-        encoder: &mut DescriptorEncoder<'_>,
+        metrics: &M,
+        labels: &[(&'static str, &str)],
+        adjust: &mut dyn FnMut(u64) -> u64,
+        encoder: &mut MetricEncoder<'_>,
     ) -> fmt::Result {
-        let (kind, unit) = match self.numbers {
-            Numbers::Counter(_) | Numbers::Outcomes(_) => (MetricType::Counter, None),
-            Numbers::Gauge(_) => (MetricType::Gauge, None),
-            Numbers::Durations(_) => (MetricType::Histogram, Some(Unit::Seconds)),
-        };
-        let mut family = encoder.encode_descriptor(self.name, self.help, unit.as_ref(), kind)?;
-        for one in scraped {
-            let name = one.source.name.clone();
-            let labels = [(label, name.as_str())];
-            match self.numbers {
-                Numbers::Counter(number) => {
-                    one.encode_counter(number(&one.metrics), family.encode_family(&labels)?)?;
-                }
-                Numbers::Outcomes(numbers) => {
-                    for (outcome, number) in numbers(&one.metrics) {
-                        let labels = [(label, name.as_str()), ("outcome", outcome)];
-                        one.encode_counter(number, family.encode_family(&labels)?)?;
-                    }
-                }
-                Numbers::Gauge(number) => {
-                    ConstGauge::new(number(&one.metrics)).encode(family.encode_family(&labels)?)?;
-                }
-                Numbers::Durations(durations) => {
-                    if let Some(durations) = durations(&one.metrics) {
-                        encode_durations(durations, family.encode_family(&labels)?)?;
-                    }
-                }
-            }
+        let with = |label, value| [labels, &[(label, value)]].concat();
+        match self {
+            Self::Counter(number) => ConstCounter::new(adjust(number(metrics))).encode(encoder.encode_family(&labels)?),
+            Self::Counters(label, numbers) => numbers(metrics).iter().try_for_each(|(value, number)| {
+                ConstCounter::new(adjust(*number)).encode(encoder.encode_family(&with(*label, *value))?)
+            }),
+            Self::Gauge(number) => ConstGauge::new(number(metrics)).encode(encoder.encode_family(&labels)?),
+            Self::Gauges(label, numbers) => numbers(metrics).iter().try_for_each(|(value, number)| {
+                ConstGauge::new(*number).encode(encoder.encode_family(&with(*label, *value))?)
+            }),
+            Self::Durations(durations) => match durations(metrics) {
+                Some(durations) => encode_durations(durations, encoder.encode_family(&labels)?),
+                None => Ok(()),
+            },
         }
-        Ok(())
     }
 }
 

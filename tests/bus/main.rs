@@ -11,6 +11,7 @@ mod conformance;
 mod keys;
 mod letters;
 mod mailbox;
+mod metrics;
 mod shutdown;
 mod subscriptions;
 mod wait;

@@ -409,10 +409,10 @@ impl PoolInner {
     /// Pushes a job, blocking until there is room. Where waits are nested too deep, pushes it beyond
     /// the capacity instead.
     fn push_waiting(&self, job: Job, class: Priority) -> Result<(), (Refusal, Job)> {
-        self.push_blocking(job, class, Deadline::NEVER).or_else(|(refusal, job)| match refusal {
-            Refusal::Timeout => Ok(self.push_unbounded(job, class)),
-            _ => Err((refusal, job)),
-        })
+        let pushed = self.push_blocking(job, class, Deadline::NEVER);
+        let Err((Refusal::Timeout, job)) = pushed else { return pushed };
+        self.push_unbounded(job, class);
+        Ok(())
     }
 
     /// Pushes a job, blocking until there is room. Where waits are nested too deep, does not block.

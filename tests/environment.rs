@@ -154,9 +154,9 @@ fn a_thread_limit_of_the_system_is_a_typed_error() {
     fs::create_dir_all(&folder).unwrap();
     let copy = folder.join("child");
     fs::copy(&binary, &copy).unwrap(); // the folder of the build may be closed to others
-    let somebody = ["--reuid=61234", "--regid=61234", "--clear-groups", "prlimit"];
+    let user = ["--reuid=61234", "--regid=61234", "--clear-groups", "prlimit"];
     let mut command = Command::new(if is_root { "setpriv" } else { "prlimit" });
-    command.args(if is_root { &somebody[..] } else { &[] }).arg("--nproc=40").arg(&copy);
+    command.args(if is_root { &user[..] } else { &[] }).arg("--nproc=40").arg(&copy);
     command.args(["--exact", "child_starts_threads_until_it_may_not", "--ignored", "--nocapture"]);
     let output = command.current_dir("/").output();
     fs::remove_dir_all(&folder).unwrap();

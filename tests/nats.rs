@@ -378,7 +378,7 @@ fn without_heartbeats_it_is_called_again() {
 }
 
 #[test]
-fn a_stuck_job_goes_to_somebody_else() {
+fn a_stuck_job_goes_to_another_worker() {
     let Some(server) = Server::start() else { return };
     let pool = pool(2);
     let (sender, events) = channel();

@@ -1,6 +1,6 @@
 //! The protocol of a subscription: its state and its rules.
 //!
-//! Its sides are in `post`, `deliver`, `delay`, `close` and the files of the waits.
+//! Its sides are in `post`, `deliver`, `turn`, `batch`, `delay`, `close` and the files of the waits.
 //!
 //! | a delivery is | meaning | next |
 //! |---|---|---|
@@ -24,8 +24,8 @@
 //! 1. All changes of the state are made under its lock. Handlers, events, hooks and observers are
 //!    called and dropped outside of it.
 //! 2. While a delivery can be taken, there is a ticket on its way or a runner at work, by the rules
-//!    of `task::tickets`. As many runners can be at work as the limit allows and the pool has
-//!    workers.
+//!    of `task::tickets`. At most as many runners are at work as the limit allows, and as the
+//!    pool has workers.
 //! 3. Runners never exceed the limit. An ordered subscription has a limit of one; while one of its
 //!    deliveries is delayed, none can be taken, so later deliveries wait. In other subscriptions a
 //!    delayed delivery frees its runner.
@@ -105,7 +105,7 @@ pub(super) struct Mailbox<E> {
     pub(super) group: GroupId,
     /// Its entry in the registry of the pool's groups.
     pub(super) registration: Registration,
-    /// Final from the start.
+    /// Never change.
     pub(super) settings: Settings,
     /// The counters of its deliveries.
     pub(super) counters: Arc<DeliveryCounters>,
@@ -182,7 +182,8 @@ pub(super) struct State<E> {
     pub(super) ending: usize,
     /// The handler; `None` if the subscription is closed, or its handler gets batches.
     pub(super) handler: Option<Arc<Handler<E>>>,
-    /// The handler that gets batches; `None` if the subscription is closed.
+    /// The handler that gets batches; `None` if the subscription is closed, or its handler gets
+    /// single events.
     pub(super) batch_handler: Option<Arc<BatchHandler<E>>>,
     /// The linger of the next batch; see `batch`.
     pub(super) linger: Option<Linger>,

@@ -94,7 +94,8 @@ impl<T, E> Outcomes<T, E> {
         self.first_failure.get_or_insert(index);
     }
 
-    /// Returns `true` if there is a value, and no earlier success is about to be recorded.
+    /// Returns `true` if there is a value, and the outcome that closes the group is not still to be
+    /// recorded.
     pub(super) fn has_success(&self) -> bool {
         !self.values.is_empty() && self.deciding_task.is_none()
     }

@@ -17,8 +17,8 @@
 //! 1. All changes of the state are made under the group's lock. Closures and outcomes are called
 //!    and dropped outside of it.
 //! 2. While the group has unstarted tasks, it has a ticket on its way or a runner at work, by the
-//!    rules of `task::tickets`. As many runners can be at work as the limit allows and the pool has
-//!    workers.
+//!    rules of `task::tickets`. At most as many runners are at work as the limit allows, and as the
+//!    pool has workers.
 //! 3. Runners never exceed the limit. A ticket that a worker takes when they have reached it is
 //!    void: by rule 2 it is not needed.
 //! 4. A runner with a ticket yields its worker after a quantum.
@@ -96,7 +96,7 @@ pub(crate) struct GroupInner<R: TaskResult> {
     pub(super) registration: Registration,
     /// The pool whose workers run the tasks.
     pub(super) pool: Arc<PoolInner>,
-    /// Final from the start.
+    /// Never change.
     pub(super) settings: GroupSettings,
     /// Cancelled with the group, and cancels it. Set once; see rule 7.
     pub(super) token: OnceLock<CancellationToken>,

@@ -1,6 +1,7 @@
 //! The protocol of a keyed executor: its state, its rules, and how it asks the pool for workers.
 //!
-//! Its operations are in `submit`, `run`, `task`, `delay` and `idle`; `lookup` finds keys.
+//! Its operations are in `submit`, `spawn_async`, `run`, `task`, `delay` and `idle`; `lookup` finds
+//! keys.
 //!
 //! | a key is | meaning | changed by | next |
 //! |---|---|---|---|
@@ -32,8 +33,8 @@
 //!    of the pool never blocks for room, because it might block the task that makes it. It helps:
 //!    with the key that is full, or with the ready key whose turn is next. If it can do neither, it
 //!    adds the task beyond the bounds. So does another thread whose wait would never end.
-//! 7. An entry whose task was cancelled by its handle stays in its queue, and takes room, until its
-//!    turn comes. The task is finished at once.
+//! 7. A task that its handle cancels is finished at once. What is left of it stays in the queue of
+//!    its key, and takes room, until its turn comes.
 //! 8. A key has an entry only while it is not absent. The memory for entries and for the ready
 //!    queue is that of trees, which shrink as entries leave. The queue of a key releases half of
 //!    its memory when three quarters are unused.
@@ -89,7 +90,7 @@ pub(crate) struct KeyedInner<K> {
     pub(super) registration: Registration,
     /// The pool whose workers run the tasks.
     pub(super) pool: Arc<PoolInner>,
-    /// Final from the start.
+    /// Never change.
     pub(super) settings: KeyedSettings,
     /// Returns the label of a key, if keys have labels.
     pub(super) label_of: Option<Arc<LabelOf<K>>>,
@@ -127,7 +128,7 @@ pub(super) struct State<K> {
     /// The delayed keys, by the times at which they are due.
     #[cfg(feature = "retry")]
     pub(super) delayed: BTreeSet<(Deadline, KeyId)>,
-    /// How often an entry was added to a queue or taken by a turn. A waiter for room compares it.
+    /// How often a task was added to a queue or taken by a turn. A waiter for room compares it.
     pub(super) moves: u64,
     /// How many tasks have no outcome yet.
     pub(super) unfinished: usize,

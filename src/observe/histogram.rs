@@ -49,7 +49,7 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// Returns the exact sum of all durations, up to 584 years. A larger sum starts again at zero.
+    /// Returns the exact sum of all durations, up to 584 years. A larger sum wraps around.
     #[must_use]
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.sum)

@@ -98,8 +98,8 @@ impl Inbox {
 
     /// Returns `true` if there is mail. May be stale when it returns.
     pub(crate) fn has_mail(&self) -> bool {
-        // ORDERING: Acquire pairs with the Release of `post`: a worker that sees the flag sees the
-        // notice too.
+        // ORDERING: Acquire pairs with the Release of `update_flag`: a worker that sees the flag sees
+        // the notice too.
         self.has_mail.load(Ordering::Acquire)
     }
 

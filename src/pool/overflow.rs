@@ -1,4 +1,4 @@
-//! What a pool does when its queue is full.
+//! What a pool does when its queue is full, as users set it. `submit` carries it out.
 
 /// The policy of the plain forms (`execute`, `spawn`) for a full queue.
 ///

@@ -34,7 +34,7 @@ pub(crate) struct WorkerSettings {
     pub(crate) on_stop: Option<WorkerHook>,
 }
 
-/// Starts `workers` workers. Stops at the first that cannot be started; the others keep running.
+/// Starts `workers` workers. Stops at the first that cannot be started; the earlier ones keep running.
 /// Workers whose start hook may fail report to `report`.
 pub(crate) fn start(
     pool: &Arc<PoolInner>,

@@ -72,7 +72,7 @@ impl Permits {
         false
     }
 
-    /// Returns a permit. The caller then follows rule 3.
+    /// Gives back a permit. The caller then follows rule 3.
     pub(super) fn put_back(&self) {
         // ORDERING: SeqCst, before the caller looks for items; see the races.
         self.taken.fetch_sub(1, Ordering::SeqCst);

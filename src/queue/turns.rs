@@ -2,8 +2,8 @@
 //!
 //! A worker takes `High` first, then `Normal`, then `Background`. It counts the turns that it has
 //! given to others since the last turn of `Normal`, and since that of `Background`. At a limit the
-//! worker looks at that class first. The count starts again when the class gets its turn, or has
-//! nothing that waits.
+//! worker looks at that class first. The count starts again when the class gets its turn, or is due
+//! and has no item.
 //!
 //! So the oldest item of a class waits for at most this many turns of other classes on each worker:
 //!
@@ -28,9 +28,10 @@ const MAX_BEFORE_BACKGROUND: usize = 32;
 /// The turns of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// The turns since `Normal` had one or had nothing that waited.
+    /// The turns of other classes since the last turn of `Normal`, or since it was due and empty.
     since_normal: usize,
-    /// The turns since `Background` had one or had nothing that waited.
+    /// The turns of other classes since the last turn of `Background`, or since it was due and
+    /// empty.
     since_background: usize,
 }
 

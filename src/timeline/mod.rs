@@ -2,7 +2,7 @@
 //! SVG.
 //!
 //! A [`Timeline`] is an [`Observer`](crate::Observer). It keeps the latest spans of each worker, so
-//! its memory is bounded. The JSON is in the trace event format of Chromium.
+//! its memory is bounded. The trace is JSON in Chromium's trace event format.
 //!
 //! [Perfetto]: https://ui.perfetto.dev
 

@@ -59,7 +59,7 @@ struct TimelineInner {
     rows: RwLock<Vec<Arc<Row>>>,
 }
 
-/// The spans of one worker, the oldest first.
+/// The spans of one worker, or of all other threads, the oldest first.
 #[derive(Default)]
 struct Row(Mutex<State>);
 
@@ -81,7 +81,7 @@ impl Timeline {
     /// Returns the number of recorded spans.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.rows.read().iter().map(|row| row.0.lock().spans.len()).sum()
+        self.inner.rows().iter().map(|row| row.0.lock().spans.len()).sum()
     }
 
     /// Returns `true` if no span is recorded.
@@ -93,14 +93,14 @@ impl Timeline {
     /// Returns how many spans were discarded to make room for later ones.
     #[must_use]
     pub fn discarded(&self) -> u64 {
-        self.inner.rows.read().iter().map(|row| row.0.lock().discarded).sum()
+        self.inner.rows().iter().map(|row| row.0.lock().discarded).sum()
     }
 
     /// Forgets all spans.
     pub fn clear(&self) {
-        for row in &*self.inner.rows.read() {
+        for row in self.inner.rows() {
             let old = std::mem::take(&mut *row.0.lock());
-            drop(old); // without the lock
+            drop(old); // without a lock
         }
     }
 
@@ -128,7 +128,7 @@ impl Timeline {
 
     /// Returns a copy of what is recorded, the workers first.
     fn tracks(&self) -> Vec<Track> {
-        let rows = self.inner.rows.read().clone();
+        let rows = self.inner.rows();
         let copy = |(index, row): (usize, &Arc<Row>)| {
             let mut spans: Vec<_> = row.0.lock().spans.iter().cloned().collect();
             spans.sort_by_key(|span| span.start);
@@ -163,6 +163,11 @@ impl Timeline {
 }
 
 impl TimelineInner {
+    /// Returns the rows, so that the caller looks at each without the lock of the list.
+    fn rows(&self) -> Vec<Arc<Row>> {
+        self.rows.read().clone()
+    }
+
     /// Returns a row. Creates it if it does not exist.
     fn row(&self, index: usize) -> Arc<Row> {
         if let Some(row) = self.rows.read().get(index) {

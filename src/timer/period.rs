@@ -1,4 +1,4 @@
-//! The period of a timer as users set it.
+//! The period of a timer as users set it. `schedule` says when later runs are due.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! Waits that can never end: circles, and knots.
 //!
 //! A wait has *conditions* that must all be met, and each has *alternatives* of which one is
-//! enough. The end of a task that runs is one alternative, the end of any of three tasks of a group
-//! is three.
+//! enough. The end of a running task is one alternative, and so is the end of any of `n` tasks with
+//! one id. The end of any of three things with different ids is three alternatives.
 //!
 //! | of a wait | it is *stuck* if |
 //! |---|---|
@@ -17,10 +17,10 @@
 //! every way out leads through waits that are stuck. The largest set of such waits is found by
 //! removing those that may end, until none is left to remove.
 //!
-//! A *circle* is the simple case: each wait has a single alternative that the next one blocks. It
-//! is found first, and nothing is removed for it.
+//! A *circle* is the simple case: each wait has a condition with a single alternative, which the
+//! next one blocks. It is found first, and needs no removal.
 //!
-//! Waits of futures and waits with a time limit are never stuck.
+//! A wait of a future is never stuck. A wait with a time limit is not registered.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::iter;

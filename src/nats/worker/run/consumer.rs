@@ -156,7 +156,7 @@ impl WorkerRun {
         self.drain_key_queues();
     }
 
-    /// Returns the jobs that have not started.
+    /// Sends back the jobs that have not started.
     pub(crate) fn return_queued(&mut self) {
         self.return_pending();
         for task in self.in_flight.tasks() {

@@ -18,8 +18,8 @@
 //! 3. An inbox that is abandoned is closed. The messages that the server sent before that are taken
 //!    or returned. No job is returned before the server has closed the inbox, or the job would
 //!    arrive by it again.
-//! 4. Acknowledgements and heartbeats are sent under a lease (see `incarnation`), which `outcomes`
-//!    takes.
+//! 4. Acknowledgements and heartbeats are sent under a lease (see `incarnation`). `outcomes` takes
+//!    the leases.
 //! 5. A job that was delivered many times without an outcome runs alone (see `solo`).
 //! 6. A disposition is sent once, by the thread that claims the task (see `job_task`). Everything
 //!    else happens in this one future, so it needs no lock.
@@ -68,7 +68,7 @@ enum Step {
     Arrival(async_nats::Message, Source),
     /// The server's answer to an acknowledgement.
     Reply(async_nats::Message),
-    /// A deadline has passed.
+    /// A deadline has passed, or an inbox has ended.
     Time,
 }
 
@@ -186,8 +186,8 @@ impl WorkerRun {
         };
         let overdue = self.closing.iter().filter_map(Inbox::overdue_at);
         let (in_flight, acks) = (self.in_flight.next_check(), self.acks.next_due());
-        let limits = [self.key_queues.next_check(), self.look_again_at];
         let own = [in_flight, acks, self.outcomes_due_at(), self.solo.next_due(), self.health.next_due()];
+        let limits = [self.key_queues.next_check(), self.look_again_at];
         overdue.chain(of_state).chain(own.into_iter().chain(limits).flatten()).min()
     }
 
@@ -196,7 +196,7 @@ impl WorkerRun {
         let now = Instant::now();
         match &mut self.state {
             State::Pausing { until } if *until <= now => self.prepare(),
-            State::Open(prepared) if prepared.inbox.heartbeat_deadline() <= now && (self.credit.has_requests()) => {
+            State::Open(prepared) if prepared.inbox.heartbeat_deadline() <= now && self.credit.has_requests() => {
                 self.check_server();
             }
             State::Draining { last_call, .. } if last_call.is_some_and(|moment| moment <= now) => {
@@ -220,7 +220,7 @@ impl WorkerRun {
         self.expire_solo(now);
     }
 
-    /// Treats the attempt of a job that has run too long as failed.
+    /// Treats a job that has run for too long as a failed attempt.
     fn on_stuck(&mut self, number: u64) {
         let Some(job) = self.in_flight.get_mut(number) else { return };
         job.token.cancel();

@@ -177,6 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn turns_become_free_when_their_beginnings_leave_the_period_one_by_one_or_in_portions() {
+        // Marks of one beginning, and of two.
+        for (limit, portion) in [(2, 1), (128, 2)] {
+            let (mut rate, clock) = (Rate::new(limit, SECOND), Clock::manual());
+            (0..portion).for_each(|_| assert!(rate.begin(clock.now())));
+            clock.advance(SECOND / 2);
+            assert_eq!(begin_all(&mut rate, &clock), limit - portion);
+            clock.advance(SECOND / 2);
+            assert_eq!(rate.free(clock.now()), portion, "limit {limit}");
+            clock.advance(SECOND / 2);
+            assert_eq!(rate.free(clock.now()), limit);
+        }
+        let (mut rate, clock) = (Rate::new(128, SECOND), Clock::manual());
+        let early = clock.now();
+        clock.advance(SECOND / 2);
+        assert_eq!(rate.reserve(2, clock.now()), 2);
+        rate.begin_reserved(clock.now());
+        rate.begin_reserved(early); // in the same portion, which counts as the later one
+        clock.advance(SECOND / 2);
+        assert_eq!(rate.free(clock.now()), 126);
+    }
+
+    #[test]
     fn no_limit_and_no_period_panics() {
         let clock = Clock::manual();
         for (limit, period, expected) in [

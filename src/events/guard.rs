@@ -10,7 +10,7 @@ use crate::sync::{Arc, Weak};
 use crate::unwind;
 
 /// A guard that keeps a handler subscribed until it is dropped. Returned by
-/// [`EventBus::subscribe`].
+/// [`EventBus::subscribe`](crate::events::EventBus::subscribe).
 ///
 /// When the drop has returned, the handler is not called any more. Waiting events are cancelled,
 /// events that wait for another attempt become dead letters, and the handler is dropped. The drop

@@ -29,8 +29,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The test binaries that run under a sanitizer. The others look at the memory and the threads of
 /// the whole process.
 const WATCHED: &[&str] = &[
-    "bus", "futures", "groups", "handles", "panics", "peers", "promises", "retry", "scopes", "shutdown", "submit",
-    "timers", "tokens",
+    "bus", "futures", "groups", "handles", "panics", "peers", "promises", "retry", "scopes", "shutdown", "snapshot",
+    "submit", "timers", "tokens",
 ];
 
 fn nightly(arguments: &[&str]) -> Command {

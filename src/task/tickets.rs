@@ -19,7 +19,7 @@
 //! without it.
 
 /// How many tasks a runner runs before it yields to other jobs.
-const QUANTUM: usize = 16;
+pub(crate) const QUANTUM: usize = 16;
 
 /// The tickets and runners of a holder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

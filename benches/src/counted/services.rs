@@ -36,9 +36,9 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
         count("instructions_classes_and_run", "classes", &[], 3_380.0),
         count("instructions_keyed_and_run", "keyed", &[], 4_750.0),
         count("instructions_retry_and_run", "retry", &[], 5_900.0),
-        count("instructions_publish_and_handle", "publish", &[], 2_880.0),
+        count("instructions_publish_and_handle", "publish", &[], 3_050.0),
         count("instructions_publish_by_key_and_handle", "publish_by_key", &[], 9_400.0),
-        count("instructions_publish_in_batches_and_handle", "publish_in_batches", &[], 2_740.0),
+        count("instructions_publish_in_batches_and_handle", "publish_in_batches", &[], 2_930.0),
     ]
     .into_iter()
 }

@@ -63,7 +63,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         match budget {
             // Once in a quantum, since looking at the queue costs about as much as to take a delivery.
             Budget::Quantum => {
-                taken % QUANTUM == 0 && state.tickets.is_quantum_over(taken, || self.inner.pool.queued())
+                taken.is_multiple_of(QUANTUM) && state.tickets.is_quantum_over(taken, || self.inner.pool.queued())
             }
             Budget::Deliveries(number) => taken >= number,
         }

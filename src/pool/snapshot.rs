@@ -22,7 +22,9 @@ use crate::error::CycleWait;
 use crate::observe::task_info::RunningTask;
 use crate::priority::Priority;
 use crate::queue::QueueState;
-use crate::snapshot::{Holders, Page, QueueSnapshot, Snapshot, TaskSnapshot, WaitSnapshot, WorkerSnapshot, since};
+use crate::snapshot::{
+    Holders, Limits, Page, QueueSnapshot, Snapshot, TaskSnapshot, WaitSnapshot, WorkerSnapshot, since,
+};
 use crate::sync::{Arc, thread};
 use crate::task::context::ThreadId;
 use crate::task::job::TicketHolder;
@@ -58,13 +60,13 @@ impl WorkerPool {
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.inner().snapshot(self.thread_name().into())
+        self.inner().snapshot(self.thread_name().into(), &Limits::DEFAULT)
     }
 }
 
 impl PoolInner {
-    /// Takes a snapshot of the pool, whose name is given.
-    pub(super) fn snapshot(&self, name: Arc<str>) -> Snapshot {
+    /// Takes a snapshot of the pool, whose name is given. The limits decide about the verdicts.
+    pub(super) fn snapshot(&self, name: Arc<str>, limits: &Limits<'_>) -> Snapshot {
         let tracker = &self.executor.tracker;
         let metrics = tracker.snapshot();
         let (listed, mut waits) = sleepers::copy(self.id());
@@ -86,7 +88,7 @@ impl PoolInner {
             subscriptions,
             timers: self.timers.snapshot(),
         };
-        snapshot.judge()
+        snapshot.judge(limits)
     }
 
     fn copy_workers(&self, listed: Vec<WaitCopy>) -> Vec<WorkerSnapshot> {

@@ -115,8 +115,8 @@ impl Watch {
         if !is_due(self.last_call, sync::now()) {
             return;
         }
-        let mut snapshot = pool.snapshot(Arc::clone(&self.name));
-        snapshot.verdicts = snapshot.verdicts_by(&Limits { default: self.default, labels: &self.labels });
+        let limits = Limits { default: self.default, labels: &self.labels };
+        let snapshot = pool.snapshot(Arc::clone(&self.name), &limits);
         if !snapshot.verdicts.is_empty() {
             self.last_call = Some(sync::now());
             pool.executor.call_hook(|| (self.hook)(&snapshot));

@@ -41,6 +41,9 @@ pub(crate) struct Limits<'a> {
 }
 
 impl Limits<'_> {
+    /// The limits of a snapshot that is taken by hand.
+    pub(crate) const DEFAULT: Self = Self { default: LONG, labels: &[] };
+
     /// Returns how long is too long for a task.
     fn of(&self, task: &TaskSnapshot) -> Duration {
         self.of_label(task.label.as_deref()).unwrap_or(self.default)
@@ -94,8 +97,8 @@ impl Snapshot {
     }
 
     /// Sets the verdicts.
-    pub(crate) fn judge(mut self) -> Self {
-        self.verdicts = self.verdicts_after(LONG);
+    pub(crate) fn judge(mut self, limits: &Limits<'_>) -> Self {
+        self.verdicts = self.verdicts_by(limits);
         self
     }
 

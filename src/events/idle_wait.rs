@@ -23,12 +23,12 @@ impl BusInner {
     pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
         if deadline != Deadline::NEVER {
             let sleeps = !self.is_idle() && !deadline.is_past();
-            let _listed = sleeps.then(|| self.list_idle_wait(true));
+            let _listed = sleeps.then(|| self.list_idle_wait(deadline));
             let check = || if self.is_idle() || deadline.is_past() { Ok(self.is_idle()) } else { Err(deadline) };
             return Ok(self.idle.wait_until(check));
         }
         let is_within_task = context::depth() > 0;
-        let _listed = (!is_within_task && !self.is_idle()).then(|| self.list_idle_wait(false));
+        let _listed = (!is_within_task && !self.is_idle()).then(|| self.list_idle_wait(deadline));
         let target = self.idleness();
         let (mut guard, mut registered): (Option<CancelGuard>, Option<Wait>) = (None, None);
         self.idle.wait_until(|| {
@@ -62,8 +62,8 @@ impl BusInner {
     }
 
     /// Lists this thread, which waits for an idle bus, for snapshots.
-    fn list_idle_wait(&self, is_timed: bool) -> Listed {
-        sleepers::list(CycleTarget::new(CycleKind::Bus), self.pool.id(), is_timed)
+    fn list_idle_wait(&self, deadline: Deadline) -> Listed {
+        sleepers::list(CycleTarget::new(CycleKind::Bus), self.pool.id(), deadline)
     }
 }
 

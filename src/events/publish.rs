@@ -168,7 +168,7 @@ fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BTreeMap<usiz
             waits::prepare(Deadline::NEVER).map(|()| {
                 let first = watched.keys().next().map(|index| &tally.mailboxes[*index]).expect("a mailbox is full");
                 let target = CycleTarget::new(CycleKind::Mailbox).label(Some(&first.settings.name));
-                let _listed = sleepers::list(target, first.inner.pool.id(), false);
+                let _listed = sleepers::list(target, first.inner.pool.id(), Deadline::NEVER);
                 watcher.wait()
             })
         } else {

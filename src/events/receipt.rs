@@ -118,7 +118,7 @@ impl Receipt {
         self.event.as_ref().is_none_or(|(envelope, _)| match deadline {
             Deadline::NEVER => event_wait::wait_and_help(envelope).is_ok() && wait_without_limit(envelope),
             deadline => {
-                let _listed = list_wait(envelope, !deadline.is_past());
+                let _listed = list_wait(envelope, deadline);
                 envelope.progress().wait_unless(|| false, deadline)
             }
         })
@@ -151,14 +151,14 @@ fn wait_without_limit(envelope: &Arc<dyn AnyEnvelope>) -> bool {
     let left_behind = recipients.left_behind().clone();
     let _guard = event_wait::wake_when_left_behind(envelope, &*recipients);
     drop(recipients);
-    let _listed = list_wait(envelope, false);
+    let _listed = list_wait(envelope, Deadline::NEVER);
     envelope.progress().wait_unless(|| left_behind.reason().is_some(), Deadline::NEVER)
 }
 
 /// Lists this thread, which waits for an event, for snapshots. Does nothing if the event has ended.
-fn list_wait(envelope: &Arc<dyn AnyEnvelope>, is_timed: bool) -> Option<Listed> {
+fn list_wait(envelope: &Arc<dyn AnyEnvelope>, deadline: Deadline) -> Option<Listed> {
     let recipients = envelope.recipients().filter(|_| !envelope.progress().is_finished())?;
-    Some(sleepers::list(CycleTarget::new(CycleKind::Event), recipients.inner().pool.id(), is_timed))
+    Some(sleepers::list(CycleTarget::new(CycleKind::Event), recipients.inner().pool.id(), deadline))
 }
 
 impl fmt::Debug for Receipt {

@@ -45,7 +45,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let _guard = self.inner.pool.left_behind.on_cancel(move || mailbox.wake_stop_waiters());
         if context::depth() == 0 {
             if waits::prepare(Deadline::NEVER).is_ok() {
-                let _listed = sleepers::list(self.describe_stop(), self.inner.pool.id(), false);
+                let _listed = sleepers::list(self.describe_stop(), self.inner.pool.id(), Deadline::NEVER);
                 self.sleep_until_stopped(|| false, Deadline::NEVER);
             }
         } else {

@@ -207,8 +207,7 @@ impl<R: TaskResult> ScopedTarget for ScopedTask<R> {
         }
         spin_wait(SPIN_TIME, || self.is_completed() || deadline.is_past());
         let sleeps = !self.is_completed() && !deadline.is_past();
-        let is_timed = deadline != Deadline::NEVER;
-        let _listed = sleeps.then(|| sleepers::list(self.describe(), self.group.pool.id(), is_timed));
+        let _listed = sleeps.then(|| sleepers::list(self.describe(), self.group.pool.id(), deadline));
         while !self.is_completed() && !deadline.is_past() {
             self.group.close_if_cancelled();
             self.block_unless(|| false, deadline.earlier(self.group_deadline()));

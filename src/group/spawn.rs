@@ -323,7 +323,7 @@ impl<R: TaskResult> GroupInner<R> {
     ) -> MutexGuard<'a, State<R>> {
         let deadline = Deadline::NEVER.earlier(self.deadline()).earlier(moment);
         let target = || CycleTarget::new(CycleKind::GroupRoom).label(self.settings.label.as_ref());
-        let _listed = (lists && wait.is_long()).then(|| sleepers::list(target(), self.pool.id(), false));
+        let _listed = (lists && wait.is_long()).then(|| sleepers::list(target(), self.pool.id(), Deadline::NEVER));
         self.room.sleep(state, wait, deadline, |state| &mut state.room_waiters)
     }
 }

@@ -266,7 +266,7 @@ impl<R: TaskResult> GroupInner<R> {
                     condition(state) || helps && self.can_run(state)
                 })?;
             } else {
-                let _listed = sleepers::list(self.describe_wait(wait_for), self.pool.id(), deadline != Deadline::NEVER);
+                let _listed = sleepers::list(self.describe_wait(wait_for), self.pool.id(), deadline);
                 drop(self.sleep(state, wait_for, false, until));
             }
         }

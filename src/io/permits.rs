@@ -135,8 +135,7 @@ impl Permits {
         let permit = if deadline == Deadline::NEVER && context::depth() > 0 {
             self.wait_within_task(executor, closing).map_err(|Refused(_)| Refusal::Timeout)?
         } else {
-            let is_timed = deadline != Deadline::NEVER;
-            let _listed = sleepers::list(CycleTarget::new(CycleKind::Driver), executor.pool_id, is_timed);
+            let _listed = sleepers::list(CycleTarget::new(CycleKind::Driver), executor.pool_id, deadline);
             block_on::block_on(self.submit_or_closing(closing), deadline).ok_or(Refusal::Timeout)?
         };
         permit.ok_or(Refusal::ShutDown)

@@ -25,7 +25,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         }
         if deadline != Deadline::NEVER || context::depth() == 0 {
             waits::prepare(deadline)?;
-            let _listed = sleepers::list(self.describe_idleness(), self.pool.id(), deadline != Deadline::NEVER);
+            let _listed = sleepers::list(self.describe_idleness(), self.pool.id(), deadline);
             return Ok(self.sleep_until_idle(|| false, deadline));
         }
         // The thread that cancels the tasks of the pool may be this one, in a destructor.

@@ -236,8 +236,7 @@ impl<K> KeyedInner<K> {
         lists: bool,
     ) -> MutexGuard<'a, State<K>> {
         let target = || CycleTarget::new(CycleKind::KeyedRoom).label(self.settings.label.as_ref());
-        let is_timed = deadline != Deadline::NEVER;
-        let _listed = (lists && wait.is_long()).then(|| sleepers::list(target(), self.pool.id(), is_timed));
+        let _listed = (lists && wait.is_long()).then(|| sleepers::list(target(), self.pool.id(), deadline));
         self.room.sleep(state, wait, deadline, |state| &mut state.room_waiters)
     }
 }

@@ -423,8 +423,7 @@ impl PoolInner {
         let pushed = if deadline == Deadline::NEVER && context::depth() > 0 {
             self.queue_room(class).push(job)
         } else {
-            let is_timed = deadline != Deadline::NEVER;
-            let list = || sleepers::list(CycleTarget::new(CycleKind::QueueRoom), self.id(), is_timed);
+            let list = || sleepers::list(CycleTarget::new(CycleKind::QueueRoom), self.id(), deadline);
             self.queue.push_listed(job, class, deadline, list)
         };
         pushed.map_err(|error| match error {

@@ -249,9 +249,8 @@ impl WorkerSet {
     pub(crate) fn wait_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
         let may_sleep = waits::prepare(deadline).is_ok();
         let is_waiting = |state: &State| may_sleep && state.alive > 0 && !gives_up();
-        let is_timed = deadline != Deadline::NEVER;
         let sleeps = is_waiting(&self.state.lock());
-        let _listed = sleeps.then(|| sleepers::list(CycleTarget::new(CycleKind::Pool), self.pool, is_timed));
+        let _listed = sleeps.then(|| sleepers::list(CycleTarget::new(CycleKind::Pool), self.pool, deadline));
         self.empty.wait_while(self.state.lock(), deadline, is_waiting).alive == 0
     }
 

@@ -232,8 +232,7 @@ impl<T> JoinHandle<T> {
 
     /// Blocks until the task has ended or the deadline has passed. Snapshots show the wait.
     fn block_listed(&self, deadline: Deadline) -> bool {
-        let is_timed = deadline != Deadline::NEVER;
-        self.task.wait(deadline, &|| sleepers::list(self.task.describe(), self.executor.pool_id, is_timed))
+        self.task.wait(deadline, &|| sleepers::list(self.task.describe(), self.executor.pool_id, deadline))
     }
 
     /// Returns the task as the registry of waits sees it.

@@ -25,10 +25,13 @@ pub(crate) fn wait_idle(
     is_over: impl Fn() -> bool,
 ) -> Result<bool, Refused> {
     if deadline != Deadline::NEVER || context::depth() == 0 {
-        if !executor.tracker.is_idle() {
-            waits::prepare(deadline)?;
+        if executor.tracker.is_idle() {
+            return Ok(true);
         }
-        return Ok(wait_listed(executor, deadline, is_over));
+        waits::prepare(deadline)?;
+        // Snapshots show the wait.
+        let _listed = sleepers::list(CycleTarget::new(CycleKind::Pool), executor.pool_id, deadline);
+        return Ok(executor.tracker.wait_idle_unless(is_over, deadline));
     }
     wait_within_task(executor, is_over).map(|()| executor.tracker.is_idle())
 }
@@ -40,14 +43,6 @@ pub(crate) fn wait_idle(
 /// [`wake_waiters`](crate::task::tracker::TaskTracker::wake_waiters). Elsewhere, returns at once.
 pub(crate) fn may_wait_for_end(executor: &Arc<Executor>, is_over: impl Fn() -> bool) -> bool {
     context::depth() == 0 || wait_within_task(executor, is_over).is_ok()
-}
-
-/// Blocks as [`wait_idle`] does, without help. Snapshots show the wait.
-fn wait_listed(executor: &Executor, deadline: Deadline, is_over: impl Fn() -> bool) -> bool {
-    let is_timed = deadline != Deadline::NEVER;
-    let list = || sleepers::list(CycleTarget::new(CycleKind::Pool), executor.pool_id, is_timed);
-    let _listed = (!executor.tracker.is_idle()).then(list);
-    executor.tracker.wait_idle_unless(is_over, deadline)
 }
 
 /// Returns the idleness of a pool as something that a future waits for.

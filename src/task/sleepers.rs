@@ -17,6 +17,7 @@ use crate::error::{CycleTarget, CycleTask};
 use crate::observe::task_info::RunningTask;
 use crate::snapshot::{Page, WaitSnapshot};
 use crate::sync::{self, CachePadded, HiddenMutex, Thread, current_thread};
+use crate::time::deadline::Deadline;
 
 /// The number of shards. Threads that use different shards do not contend.
 const SHARDS: usize = 16;
@@ -63,13 +64,13 @@ pub(crate) struct Listed {
     number: u64,
 }
 
-/// Lists this thread, which is about to sleep until `target` ends. `is_timed` says whether the wait
-/// has a time limit.
+/// Lists this thread, which is about to sleep until `target` ends or the deadline has passed.
 ///
 /// May be called with locks held. A thread that sleeps within its own wait, because it helps, lists
 /// both waits.
 #[cold]
-pub(crate) fn list(target: CycleTarget, pool: PoolId, is_timed: bool) -> Listed {
+pub(crate) fn list(target: CycleTarget, pool: PoolId, deadline: Deadline) -> Listed {
+    let is_timed = deadline != Deadline::NEVER;
     let id = context::thread_id();
     let task = if context::depth() == 0 { None } else { context::current_task() };
     let task = task.zip(context::worker_pool());

@@ -81,15 +81,27 @@ impl RawClient {
         self.message(SOON).expect("an answer").1
     }
 
+    /// Makes a queue as the crate does, and its consumer.
+    fn make_queue(&mut self, ack_wait: Duration) {
+        let stream = "{\"name\":\"JOBS\",\"subjects\":[\"jobs\"],\"retention\":\"workqueue\",\"storage\":\"file\"}";
+        self.answer("$JS.API.STREAM.CREATE.JOBS", stream);
+        let consumer = format!(
+            "{{\"stream_name\":\"JOBS\",\"config\":{{\"durable_name\":\"worker\",\"ack_policy\":\"explicit\",\"ack_wait\":{}}}}}",
+            ack_wait.as_nanos()
+        );
+        self.answer("$JS.API.CONSUMER.DURABLE.CREATE.JOBS.worker", &consumer);
+    }
+
+    /// The next job, which may come only after an `ack_wait` of a second: its deliveries, and its text.
     fn job(&mut self) -> (String, String) {
-        let (reply, text) = self.message(SOON).expect("a job");
+        let (reply, text) = self.message(2 * SOON).expect("a job");
         // $JS.ACK.stream.consumer.deliveries. ...
         (reply.split('.').nth(4).unwrap().to_owned(), text)
     }
 }
 
-/// Returns whether a server of this greeting has the fault: it is older than 2.10.14.
-fn takes_a_step_back(info: &str) -> bool {
+/// Returns whether a server of this greeting is older than 2.10.14, and so has these faults.
+fn is_old(info: &str) -> bool {
     let version = info.split("\"version\":\"").nth(1).unwrap().split('"').next().unwrap();
     let numbers: Vec<u32> = version.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
     numbers < vec![2, 10, 14]
@@ -100,13 +112,7 @@ fn takes_a_step_back(info: &str) -> bool {
 fn a_server_before_2_10_14_delivers_its_newest_job_twice_when_an_expired_job_meets_the_request_of_a_dead_worker() {
     let Some(server) = Server::start() else { return };
     let mut admin = RawClient::connect(&server);
-    let stream = "{\"name\":\"JOBS\",\"subjects\":[\"jobs\"],\"retention\":\"workqueue\",\"storage\":\"file\"}";
-    admin.answer("$JS.API.STREAM.CREATE.JOBS", stream);
-    let consumer = format!(
-        "{{\"stream_name\":\"JOBS\",\"config\":{{\"durable_name\":\"worker\",\"ack_policy\":\"explicit\",\"ack_wait\":{}}}}}",
-        ACK_WAIT.as_nanos()
-    );
-    admin.answer("$JS.API.CONSUMER.DURABLE.CREATE.JOBS.worker", &consumer);
+    admin.make_queue(ACK_WAIT);
     let (mut dies, mut lives) = (RawClient::connect(&server), RawClient::connect(&server));
     dies.pull("dies.first", 1);
     admin.answer("jobs", "older");
@@ -126,9 +132,34 @@ fn a_server_before_2_10_14_delivers_its_newest_job_twice_when_an_expired_job_mee
     next.pull("next.first", 1);
     let job = next.job();
     // The newer job is with a worker that is alive, and its `ack_wait` is not over.
-    if takes_a_step_back(&next.info) {
+    if is_old(&next.info) {
         assert_eq!(job, ("1".to_owned(), "newer".to_owned()), "told as if for the first time");
     } else {
         assert_eq!(job, ("2".to_owned(), "older".to_owned()));
     }
+}
+
+/// Fault 665.
+#[test]
+fn a_server_that_is_killed_forgets_deliveries_of_its_last_moment_and_so_attempts() {
+    // A server of 2.9 writes the first delivery at once, and the next one a tenth of a second later.
+    let has_forgotten = (0..30).any(|_| {
+        let Some(mut server) = Server::start() else { return true };
+        let mut admin = RawClient::connect(&server);
+        admin.make_queue(Duration::from_secs(1));
+        let mut worker = RawClient::connect(&server);
+        for job in ["first", "second"] {
+            admin.answer("jobs", job);
+            worker.pull(&format!("worker.{job}"), 1);
+            assert_eq!(worker.job(), ("1".to_owned(), job.to_owned()));
+        }
+        server.kill();
+        server.start_again();
+        let mut worker = RawClient::connect(&server);
+        worker.pull("worker.again", 1);
+        let (deliveries, _) = worker.job();
+        assert!(["1", "2"].contains(&deliveries.as_str()), "{deliveries}");
+        deliveries == "1"
+    });
+    assert!(has_forgotten, "no killed server forgot a delivery: the drill can count attempts more strictly");
 }

@@ -1,6 +1,6 @@
 //! The rules that must hold in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
@@ -50,7 +50,7 @@ fn evils_happened(drill: &Drill, record: &Record, report: &mut Report) {
     report.some(well.len(), &"workers were drained");
     report.must(badly.is_empty(), &format_args!("workers that did not end well after a drain: {badly:?}"));
     for id in [jobs::HANGING, jobs::ABORTING, jobs::OVERSIZED] {
-        report.some(record.begun.get(id).copied().unwrap_or(0), &format_args!("times the {id} job was begun"));
+        report.some(record.beginnings(id).len(), &format_args!("times the {id} job was begun"));
     }
     let used = storms::used(&drill.proxies);
     report.some(used.delayed, &"pieces were delayed by a proxy");
@@ -66,8 +66,8 @@ fn workers(drill: &Drill, record: &Record, report: &mut Report) {
     report.must(record.errors.is_empty(), &format_args!("errors of workers: {:?}", record.errors));
     let most = record.most_at_once;
     report.must(most == 0, &format_args!("{most} jobs at once in one process, beyond {} slots", jobs::SLOTS));
-    let has_aborted =
-        |ending: &Ending| ending.status.signal() == Some(SIGABRT) && record.aborting.contains(&ending.process);
+    let aborting: BTreeSet<usize> = record.beginnings(jobs::ABORTING).iter().map(|begun| begun.process).collect();
+    let has_aborted = |ending: &Ending| ending.status.signal() == Some(SIGABRT) && aborting.contains(&ending.process);
     let ended = drill.causes.deaths.iter().filter(|ending| ending.how == How::ByItself);
     let (aborted, unexplained): (Vec<_>, Vec<_>) = ended.partition(|ending| has_aborted(ending));
     println!("          {} workers were ended by the aborting job", aborted.len());
@@ -82,8 +82,10 @@ fn bad_jobs(drill: &Drill, record: &Record, report: &mut Report) -> Result<(), F
     for (id, limit) in
         [(jobs::HANGING, jobs::MAX_BEGUN), (jobs::ABORTING, jobs::MAX_BEGUN), (jobs::OVERSIZED, jobs::ATTEMPTS)]
     {
-        let begun = record.begun.get(id).copied().unwrap_or(0);
-        report.at_most(begun, limit as usize, &format_args!("times the {id} job was begun"));
+        let beginnings = record.beginnings(id);
+        let forgotten = repeats::forgotten_beginnings(beginnings, &drill.causes);
+        let counted = format!("times the {id} job was begun, and {forgotten} times that the server forgot");
+        report.at_most(beginnings.len() - forgotten, limit as usize, &counted);
     }
     let letters = visitor::dead_letters(&drill.queue, &drill.calls)?;
     for id in [jobs::HANGING, jobs::ABORTING, jobs::OVERSIZED] {

@@ -54,6 +54,15 @@ pub(crate) struct Run {
     pub(crate) attempt: u32,
 }
 
+/// A moment at which the handler of a bad job was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Beginning {
+    pub(crate) at: u64,
+    pub(crate) process: usize,
+    /// Which attempt it was, by the server's count of deliveries.
+    pub(crate) attempt: u32,
+}
+
 /// A call of a worker process through the crate.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerCall {
@@ -67,10 +76,8 @@ pub(crate) struct WorkerCall {
 pub(crate) struct Record {
     /// The runs of each good job, in the order of time.
     pub(crate) done: BTreeMap<usize, Vec<Run>>,
-    /// How often each bad job was begun.
-    pub(crate) begun: BTreeMap<String, usize>,
-    /// The processes in which the aborting job was begun.
-    pub(crate) aborting: Vec<usize>,
+    /// The beginnings of each bad job, in the order of time.
+    pub(crate) begun: BTreeMap<String, Vec<Beginning>>,
     /// The places of the jobs that were set aside, by the events that name them.
     pub(crate) set_aside: Vec<u64>,
     /// The places of the jobs whose outcome a worker could not tell, by the events that name them.
@@ -98,12 +105,18 @@ impl Record {
             }
         }
         record.done.values_mut().for_each(|runs| runs.sort_unstable());
+        record.begun.values_mut().for_each(|beginnings| beginnings.sort_unstable());
         Ok(record)
     }
 
     /// Returns whether this good job was done.
     pub(crate) fn has_done(&self, number: usize) -> bool {
         self.done.contains_key(&number)
+    }
+
+    /// Returns the beginnings of a bad job.
+    pub(crate) fn beginnings(&self, id: &str) -> &[Beginning] {
+        self.begun.get(id).map_or(&[], Vec::as_slice)
     }
 
     /// Takes one line; `None`, if it must not be there.
@@ -117,10 +130,9 @@ impl Record {
                 self.done.entry(jobs::number(id)?).or_default().push(run);
             }
             "begun" => {
-                *self.begun.entry(text.to_owned()).or_default() += 1;
-                if text == jobs::ABORTING {
-                    self.aborting.push(process);
-                }
+                let (id, attempt) = text.split_once(' ')?;
+                let beginning = Beginning { at, process, attempt: attempt.parse().ok()? };
+                self.begun.entry(id.to_owned()).or_default().push(beginning);
             }
             "most" => self.most_at_once = self.most_at_once.max(text.parse().ok()?),
             "aside" => self.set_aside.push(text.parse().ok()?),

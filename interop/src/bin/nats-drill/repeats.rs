@@ -27,7 +27,7 @@ use std::fmt;
 use crate::crew::{Ending, PROCESSES};
 use crate::feed;
 use crate::jobs;
-use crate::record::{Record, Run};
+use crate::record::{Beginning, Record, Run};
 
 /// All jobs that can be in the slots of all processes.
 pub(crate) const IN_SLOTS: usize = jobs::SLOTS * PROCESSES;
@@ -188,6 +188,19 @@ pub(crate) fn bound(cause: Cause, causes: &Causes, record: &Record) -> usize {
         Cause::OutcomeLost => record.outcome_lost.len(),
         Cause::Unknown => 0,
     }
+}
+
+/// Returns how many of the beginnings of a bad job the server has forgotten: it was killed soon
+/// after the delivery and counted the next one no higher, or an old server stepped back. Such a
+/// beginning is none of the attempts that a worker can count.
+pub(crate) fn forgotten_beginnings(beginnings: &[Beginning], causes: &Causes) -> usize {
+    let is_forgotten = |earlier: &Beginning, later: &Beginning| {
+        let forgets =
+            |broken: &Broken| earlier.at <= broken.at && broken.at - earlier.at <= FORGETS && broken.at < later.at;
+        let steps_back = causes.steps_back && later.attempt == 1;
+        later.attempt <= earlier.attempt && (steps_back || causes.ended(End::Killed).any(forgets))
+    };
+    beginnings.windows(2).filter(|pair| is_forgotten(&pair[0], &pair[1])).count()
 }
 
 /// Returns whether a job was done before a moment.

@@ -113,7 +113,7 @@ fn handle(job: &Job, journal: &Journal, running: &AtomicUsize) -> Result<(), Str
         journal.note("most", &now);
     }
     if jobs::BAD.contains(&id) {
-        journal.note("begun", &id);
+        journal.note("begun", &format!("{id} {}", job.attempt().number()));
     }
     let result = match id {
         jobs::HANGING => {

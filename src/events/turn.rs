@@ -6,7 +6,7 @@ use super::mailbox::{Budget, Mailbox, State};
 use super::queue::{Busy, KeyQueues};
 use crate::keyed::lookup::Lookup;
 use crate::keyed::name::KeyId;
-use crate::keyed::turns::KeyQueue;
+use crate::keyed::serial_queues::KeyQueue;
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;

@@ -2,8 +2,8 @@
 
 use super::name::KeyId;
 use super::pending::{PendingTask, Ran};
+use super::serial_queues::TakenEntry;
 use super::state::{Busy, KeyPhase, KeyedInner, Notices, State, Turn};
-use super::turns::TakenEntry;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;

@@ -68,7 +68,7 @@ use std::panic::Location;
 
 use super::name::{KeyId, KeyName};
 use super::pending::PendingTask;
-use super::turns::{KeyQueue, KeyState, TakenEntry, Turns};
+use super::serial_queues::{KeyQueue, KeyState, SerialQueues, TakenEntry};
 use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
 use crate::pool::group_registry::Registration;
@@ -122,7 +122,7 @@ pub(super) struct KeyedSettings {
 /// What the lock guards.
 pub(super) struct State<K> {
     /// The keys that are not absent, and the ready queue.
-    pub(super) turns: Turns<K, PendingTask, KeyPhase>,
+    pub(super) turns: SerialQueues<K, PendingTask, KeyPhase>,
     /// The keys that are running; at most as many as there are threads.
     pub(super) running: Vec<KeyId>,
     /// The delayed keys, by the times at which they are due.
@@ -322,7 +322,7 @@ impl<K> Drop for KeyedInner<K> {
 impl<K> State<K> {
     fn new() -> Self {
         Self {
-            turns: Turns::new(),
+            turns: SerialQueues::new(),
             running: Vec::new(),
             #[cfg(feature = "retry")]
             delayed: BTreeSet::new(),

@@ -76,9 +76,9 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
             let delayed = state.take_delayed(key);
             let task = self.without_timer(delayed);
             state.make_due(key, task);
-            let notices = self.notices(&mut state, key);
+            let notifications = self.notifications(&mut state, key);
             drop(state);
-            self.send(notices);
+            self.send(notifications);
             state = self.state.lock();
         }
     }

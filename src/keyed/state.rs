@@ -216,7 +216,7 @@ pub(super) struct Leftover<K> {
 /// The notifications that follow a change; see the rules 2 and 10.
 #[derive(Clone, Copy)]
 #[must_use = "a counted ticket must be sent"]
-pub(super) struct Notices {
+pub(super) struct Notifications {
     /// Whether a ticket was counted.
     pub(super) ticket: bool,
     /// The key that a waiter needs and that is ready.
@@ -280,7 +280,7 @@ impl<K> KeyedInner<K> {
     }
 
     /// Collects the notifications that follow a change of this key, and counts a ticket.
-    pub(super) fn notices(&self, state: &mut State<K>, key: KeyId) -> Notices {
+    pub(super) fn notifications(&self, state: &mut State<K>, key: KeyId) -> Notifications {
         let ticket = self.count_ticket_if_needed(state);
         let any = state.turns.ready() > 0 && mem::take(&mut state.is_awaited);
         let queue = state.turns.get_mut(key).filter(|queue| queue.state.is_awaited && queue.is_ready());
@@ -288,7 +288,7 @@ impl<K> KeyedInner<K> {
             queue.state.is_awaited = false;
             queue.name.group()
         });
-        Notices { ticket, key, any }
+        Notifications { ticket, key, any }
     }
 }
 

@@ -113,9 +113,9 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
         let (id, location, queued_at) = origin;
         let body = make(self, &name, origin);
         state.add(&name, PendingTask { body, id, location, queued_at }, self);
-        let notices = self.notices(&mut state, name.id());
+        let notifications = self.notifications(&mut state, name.id());
         drop(state);
-        self.send_first(notices);
+        self.send_first(notifications);
     }
 
     /// Returns `true` if a task may be added to a key that has this entry, or none.

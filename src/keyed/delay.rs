@@ -22,7 +22,7 @@ use std::mem;
 use super::body::Later;
 use super::name::{KeyId, KeyName};
 use super::pending::{PendingTask, Ran};
-use super::state::{Busy, DelayTimer, DelayedTask, KeyedInner, State, Turn};
+use super::state::{Busy, DelayedTask, KeyedInner, State, Turn};
 use crate::error::CancelReason;
 use crate::observe::task_info::TaskId;
 use crate::observe::worker_counters::WorkerCounters;
@@ -33,6 +33,7 @@ use crate::task::executor::Executor;
 use crate::task::job::Task;
 use crate::task::waits::Needs;
 use crate::time::deadline::Deadline;
+use crate::timer::end_timer::EndTimer;
 
 impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// Delays a key whose turn makes another attempt later. If that is not possible, cancels the
@@ -179,7 +180,7 @@ struct KeyTimer<K> {
     is_over: AtomicBool,
 }
 
-impl<K: Send + Sync + 'static> DelayTimer for KeyTimer<K> {
+impl<K: Send + Sync + 'static> EndTimer for KeyTimer<K> {
     fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }

@@ -81,7 +81,7 @@ use crate::task::room::{Room, RoomWaiters};
 use crate::task::tickets::Tickets;
 use crate::task::wakers::Wakers;
 #[cfg(feature = "retry")]
-use crate::{time::deadline::Deadline, timer::heap::TimerKey};
+use crate::{time::deadline::Deadline, timer::end_timer::EndTimer, timer::heap::TimerKey};
 
 /// The state that the handles of an executor, its runners and its joined tasks share. Tickets refer
 /// to it weakly.
@@ -167,15 +167,8 @@ pub(super) struct KeyPhase {
 pub(super) struct DelayedTask {
     pub(super) task: PendingTask,
     /// The timer, and its key in the heap. It may have fired.
-    pub(super) timer: Arc<dyn DelayTimer>,
+    pub(super) timer: Arc<dyn EndTimer>,
     pub(super) timer_key: TimerKey,
-}
-
-/// The timer of a delayed key.
-#[cfg(feature = "retry")]
-pub(super) trait DelayTimer: Send + Sync {
-    /// Notes that the key is no longer delayed, so that an entry in the pool's queue is stale.
-    fn end(&self);
 }
 
 /// What a key is busy with.

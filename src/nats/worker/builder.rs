@@ -13,7 +13,7 @@ use super::history::History;
 use super::job::Job;
 use super::metrics::Counters;
 use super::order::Order;
-use super::turns::SharedRate;
+use super::rate_turns::SharedRate;
 use crate::cancel::token::CancellationToken;
 use crate::nats::check;
 use crate::nats::error::WorkerError;

@@ -12,7 +12,7 @@ use crate::io::{self, Sleep, mpsc};
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
-use crate::nats::worker::ack::Acker;
+use crate::nats::worker::ack_preparer::AckPreparer;
 use crate::nats::worker::command::Command;
 use crate::nats::worker::config::{BatchLimits, ConsumerConfig};
 use crate::nats::worker::credit::Credit;
@@ -34,7 +34,7 @@ pub(crate) struct RunContext {
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) slots: usize,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) acker: Arc<Acker>,
+    pub(crate) preparer: Arc<AckPreparer>,
     pub(crate) dispatcher: Box<dyn Dispatcher>,
     pub(crate) executor: Arc<Executor>,
     /// The limits of batches, in a run of batches.

@@ -1,6 +1,7 @@
 //! The protocol of a subscription: its state and its rules.
 //!
-//! Its sides are in `post`, `deliver`, `turn`, `batch`, `delay`, `close` and the files of the waits.
+//! Its sides are in `post`, `deliver`, `turn`, `batch`, `delay`, `complete`, `close` and the files
+//! of the waits.
 //!
 //! | a delivery is | meaning | next |
 //! |---|---|---|

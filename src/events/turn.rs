@@ -66,7 +66,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         mut key: Option<KeyId>,
     ) {
         for taken in 0.. {
-            if self.is_over(budget, taken, &state) {
+            if self.is_budget_spent(budget, taken, &state) {
                 break;
             }
             let Some((delivery, handler, futures)) = self.take(&mut state, key.take()) else { break };

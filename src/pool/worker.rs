@@ -117,7 +117,7 @@ fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, worker: WorkerPa
     pool.workers.remove(worker.counters);
 }
 
-/// Runs jobs until the worker must leave, and then calls its stop hook.
+/// Runs jobs until the worker retires, and then calls its stop hook.
 fn run_until_end(pool: &PoolInner, settings: &WorkerSettings, worker: &WorkerParts) {
     let (mut current, mut cursor) = (None, PopCursor::default());
     while let Err(payload) = unwind::catch(|| run_jobs(pool, worker, &mut cursor, &mut current)) {
@@ -144,9 +144,9 @@ fn empty_inbox(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>
     }
 }
 
-/// Runs jobs until the worker must leave. `current` holds the job that is run.
+/// Runs jobs until the worker retires. `current` holds the job that is run.
 fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) {
-    while !(pool.workers.has_notice() && must_leave(pool, worker, cursor, current)) {
+    while !(pool.workers.has_notice() && retires_on_notice(pool, worker, cursor, current)) {
         *current = pool.next_job(cursor, worker);
         if current.is_some() {
             failpoint::hit(Failpoint::Taken);
@@ -159,13 +159,19 @@ fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, curr
     }
 }
 
-/// Handles the mail of the worker, and returns `true` if the worker has just retired. If the pool
-/// has seen several classes, runs jobs of all of them until the worker retires.
+/// Handles the notices of the pool. Returns `true` if the worker has retired by one of them.
 ///
-/// A loop of its own, so that a pool of one class pays nothing for the others.
+/// Handles the mail of the worker. If the pool has seen several classes, runs jobs of all of them
+/// until the worker retires: a loop of its own, so that a pool of one class pays nothing for the
+/// others.
 #[cold]
 #[inline(never)]
-fn must_leave(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) -> bool {
+fn retires_on_notice(
+    pool: &PoolInner,
+    worker: &WorkerParts,
+    cursor: &mut PopCursor,
+    current: &mut Option<Job>,
+) -> bool {
     loop {
         if worker.inbox.has_mail() {
             pool.put_permit_back(cursor);

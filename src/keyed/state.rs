@@ -157,14 +157,14 @@ pub(super) struct KeyPhase {
     pub(super) busy: Option<Busy>,
     /// The task that waits for its next attempt, if the key is delayed.
     #[cfg(feature = "retry")]
-    pub(super) delayed: Option<Box<DelayedTask>>,
+    pub(super) delayed: Option<Box<KeyDelay>>,
     /// Whether a waiter in the registry of waits may need a turn of this key; see rule 10.
     pub(super) is_awaited: bool,
 }
 
 /// The oldest task of a key that waits for its next attempt.
 #[cfg(feature = "retry")]
-pub(super) struct DelayedTask {
+pub(super) struct KeyDelay {
     pub(super) task: PendingTask,
     /// The timer, and its key in the heap. It may have fired.
     pub(super) timer: Arc<dyn EndTimer>,

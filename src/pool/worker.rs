@@ -41,7 +41,7 @@ pub(crate) fn start(
     settings: &WorkerSettings,
     workers: usize,
     report: &Arc<StartReport>,
-) -> Result<(), BuildError> {
+) -> Result<(), NotStarted> {
     let may_fail = settings.on_start.as_ref().is_some_and(StartHook::may_fail);
     let new_counters = || pool.executor.tracker.register_worker();
     // All workers are added before the first starts, so that none gets the index of a worker whose
@@ -60,22 +60,28 @@ pub(crate) fn start(
             Err(source) => {
                 let index = worker.counters.worker();
                 missing.push(worker);
-                missing.into_iter().for_each(|worker| remove_unstarted(pool, worker, may_fail));
-                return Err(BuildError::Spawn { worker: index, source });
+                missing.iter().for_each(|_| if may_fail { pool.workers.start_failed() } else { pool.workers.retire() });
+                return Err(NotStarted { workers: missing, error: BuildError::Spawn { worker: index, source } });
             }
         }
     }
     Ok(())
 }
 
-/// Removes a worker whose thread was not started.
-fn remove_unstarted(pool: &PoolInner, worker: WorkerParts, may_fail: bool) {
-    if may_fail {
-        pool.workers.start_failed();
-    } else {
-        pool.workers.retire();
+/// Workers that have retired because a thread could not be started.
+#[must_use = "workers that are not removed keep the pool from ending"]
+pub(crate) struct NotStarted {
+    workers: Vec<WorkerParts>,
+    error: BuildError,
+}
+
+impl NotStarted {
+    /// Removes the workers, and returns the error. Called with no lock held: they may be the last
+    /// of a pool that was shut down meanwhile, and then the wakers of its waiters are called.
+    pub(crate) fn remove(self, pool: &PoolInner) -> BuildError {
+        self.workers.into_iter().for_each(|worker| pool.workers.remove(worker.counters));
+        self.error
     }
-    pool.workers.remove(worker.counters);
 }
 
 /// Starts the thread of one worker.

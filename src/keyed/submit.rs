@@ -18,7 +18,7 @@ use crate::pool::submit::WaitMode;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::room::RoomWait;
-use crate::task::sleepers::{self, List, Listed};
+use crate::task::sleepers::{self, Listed};
 use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;

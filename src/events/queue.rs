@@ -9,7 +9,7 @@ use std::mem;
 use super::delivery::PendingDelivery;
 use super::key::{EventKey, EventKeyName, KeyOf};
 use crate::keyed::name::{KeyId, KeyName};
-use crate::keyed::turns::{KeyQueue, KeyState, Turns};
+use crate::keyed::serial_queues::{KeyQueue, KeyState, SerialQueues};
 use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
@@ -30,7 +30,7 @@ pub(super) struct KeyQueues<E> {
     /// Returns the key of an event; `None` if the subscription is closed.
     pub(super) key_of: Option<Arc<KeyOf<E>>>,
     /// The keys that have a delivery, and the ready queue.
-    pub(super) turns: Turns<EventKey, PendingDelivery<E>, EventKeyState>,
+    pub(super) turns: SerialQueues<EventKey, PendingDelivery<E>, EventKeyState>,
     /// The keys of the deliveries that are running.
     pub(super) running: Vec<EventKeyName>,
     /// The keys of the deliveries that are waiting or delayed, by their events. An event has at
@@ -78,7 +78,7 @@ impl<E> Queue<E> {
             None => Self::Plain(VecDeque::new()),
             Some(key_of) => Self::ByKey(Box::new(KeyQueues {
                 key_of: Some(key_of),
-                turns: Turns::new(),
+                turns: SerialQueues::new(),
                 running: Vec::new(),
                 by_event: BTreeMap::new(),
                 by_age: BTreeMap::new(),

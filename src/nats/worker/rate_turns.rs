@@ -9,7 +9,7 @@
 //! | *requested* | `Credit::requested` | *in hand*, when a job arrives, or with an order when one starts; released, if the request ends without one |
 //! | *in hand* | `InFlight::turns` | spent, when the handler starts; released, if the job has an outcome without that |
 //!
-//! The two counts are the truth. `Turns::held` follows them after each step of the run. What it
+//! The two counts are the truth. `RateTurns::held` follows them after each step of the run. What it
 //! holds beyond them is released, and the other runs are notified.
 
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ impl SharedRate {
 }
 
 /// The turns that one run has reserved.
-pub(crate) struct Turns {
+pub(crate) struct RateTurns {
     shared: Arc<SharedRate>,
     held: usize,
     /// When a turn is free again, if the last look found none; `None` also if that depends on
@@ -41,7 +41,7 @@ pub(crate) struct Turns {
     next_free_at: Option<Instant>,
 }
 
-impl Turns {
+impl RateTurns {
     pub(crate) fn new(shared: Arc<SharedRate>) -> Self {
         Self { shared, held: 0, next_free_at: None }
     }
@@ -87,7 +87,7 @@ impl Turns {
 }
 
 /// The turns of a run that has ended are free for others.
-impl Drop for Turns {
+impl Drop for RateTurns {
     fn drop(&mut self) {
         self.settle(0);
     }

@@ -8,6 +8,7 @@ use std::mem;
 
 use super::delivery::PendingDelivery;
 use super::key::{EventKey, EventKeyName, KeyOf};
+use crate::keyed::lookup::{Lookup, LookupRest};
 use crate::keyed::name::{KeyId, KeyName};
 use crate::keyed::serial_queues::{KeyQueue, KeyState, SerialQueues};
 use crate::observe::task_info::TaskId;
@@ -185,12 +186,15 @@ impl<E> Queue<E> {
 
 impl<E> KeyQueues<E> {
     /// Counts a delivery of a key that has the entry `found`, or none. Returns the name of the
-    /// entry.
-    pub(super) fn keep(&mut self, found: Option<KeyId>, name: &EventKeyName) -> EventKeyName {
-        let known = found.and_then(|key| self.turns.get(key)).map(|queue| Arc::clone(&queue.name));
-        let name = known.unwrap_or_else(|| Arc::clone(name));
+    /// entry, and what is to be dropped without the lock.
+    pub(super) fn keep(
+        &mut self,
+        found: Option<KeyId>,
+        lookup: Lookup<EventKey>,
+    ) -> (EventKeyName, LookupRest<EventKey>) {
+        let (name, rest) = lookup.into_name(found.and_then(|key| self.turns.get(key)).map(|queue| &queue.name));
         self.turns.entry(&name).state.deliveries += 1;
-        name
+        (name, rest)
     }
 
     /// Counts a delivery of a key as ended.

@@ -45,10 +45,15 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let (mut state, found) = find;
         let is_open = state.closed.is_none();
         let queues = state.queue.by_key_mut().filter(|_| is_open);
-        let kept = queues.map(|queues| queues.keep(found, &lookup.name));
+        let Some(queues) = queues else {
+            drop(state);
+            nesting::discard(lookup); // a key is dropped by user code
+            return None;
+        };
+        let (kept, rest) = queues.keep(found, lookup);
         drop(state);
-        nesting::discard(lookup); // a key is dropped by user code
-        kept
+        nesting::discard(rest);
+        Some(kept)
     }
 
     /// Counts a delivery of a key as ended.

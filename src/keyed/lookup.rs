@@ -14,11 +14,18 @@ use crate::sync::{Arc, MutexGuard};
 /// A key that is looked for, and what is known of the entries with its hash.
 pub(crate) struct Lookup<K> {
     /// The name that a new entry gets.
-    pub(crate) name: Arc<KeyName<K>>,
+    pub(super) name: KeyName<K>,
     /// A name with an equal key. Its entry may be gone.
     equal: Option<Arc<KeyName<K>>>,
     /// Names with other keys. Kept, so that no address is reused.
     unequal: Vec<Arc<KeyName<K>>>,
+}
+
+/// What a lookup leaves when its name was taken.
+pub(crate) struct LookupRest<K> {
+    _unused: Option<KeyName<K>>,
+    _equal: Option<Arc<KeyName<K>>>,
+    _unequal: Vec<Arc<KeyName<K>>>,
 }
 
 impl<K: Hash> Lookup<K> {
@@ -30,13 +37,26 @@ impl<K: Hash> Lookup<K> {
 
 impl<K> Lookup<K> {
     fn with_name(name: KeyName<K>) -> Self {
-        Self { name: Arc::new(name), equal: None, unequal: Vec::new() }
+        Self { name, equal: None, unequal: Vec::new() }
     }
 
     /// Looks for a key that was hashed before.
     #[cfg(feature = "events")]
     pub(crate) fn with_hash(hash: u64, key: K) -> Self {
         Self::with_name(KeyName { hash, key, label: None })
+    }
+}
+
+impl<K> Lookup<K> {
+    /// Returns the name of the entry that was found, or of a new one. The caller drops the rest
+    /// without the lock.
+    pub(crate) fn into_name(self, found: Option<&Arc<KeyName<K>>>) -> (Arc<KeyName<K>>, LookupRest<K>) {
+        let Self { name, equal, unequal } = self;
+        let (name, unused) = match found {
+            Some(found) => (Arc::clone(found), Some(name)),
+            None => (Arc::new(name), None),
+        };
+        (name, LookupRest { _unused: unused, _equal: equal, _unequal: unequal })
     }
 }
 

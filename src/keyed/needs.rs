@@ -20,6 +20,7 @@ impl<K> KeyedInner<K> {
             return needs.end_of(unstarted.map_or_else(|(_, task)| task, |()| self.closing_group()));
         };
         queue.state.is_awaited |= unstarted.is_ok();
+        state.are_keys_awaited |= unstarted.is_ok();
         match (queue.state.busy, unstarted) {
             (Some(Busy::Running(_)), Ok(())) => needs.end_of(queue.name.group()),
             (Some(Busy::Running(running)), Err((task, _))) if running == task => needs.end_of(queue.name.group()),

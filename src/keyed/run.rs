@@ -106,7 +106,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
 
     /// Notifies submitters of the room that a turn has made.
     fn note_started(&self, state: &State<K>, turn: &Turn<K>) {
-        self.notify_room(state, state.tasks_of(turn.name.id()));
+        self.notify_room(state, turn.name.id());
     }
 
     /// Makes the notifications that were collected under the lock.

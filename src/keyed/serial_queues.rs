@@ -11,10 +11,9 @@
 //! The owner says in its [`KeyState`] which keys are busy, and which entries it keeps. This module
 //! knows no locks, and drops no key: an entry that is removed is returned.
 
-use std::collections::BTreeMap;
-use std::mem;
-
+use super::key_table::KeyTable;
 use super::name::{KeyId, KeyName};
+use super::ready_queue::{ReadyPlace, ReadyQueue};
 use crate::group::small_deque::SmallDeque;
 use crate::sync::Arc;
 
@@ -32,11 +31,9 @@ pub(crate) trait KeyState {
 /// The keys, and the order in which they take turns.
 pub(crate) struct SerialQueues<K, T, X> {
     /// The keys that are not absent.
-    keys: BTreeMap<KeyId, KeyQueue<K, T, X>>,
-    /// The ready queue: ready keys by their places. The lowest place is the front.
-    ready: BTreeMap<u64, KeyId>,
-    /// The next place in the ready queue.
-    next_place: u64,
+    keys: KeyTable<KeyQueue<K, T, X>>,
+    /// The ready keys, in the order of their turns.
+    ready: ReadyQueue,
     /// How many items are in the queues of all keys.
     queued: usize,
 }
@@ -50,7 +47,7 @@ pub(crate) struct KeyQueue<K, T, X> {
     /// The items, oldest first.
     items: SmallDeque<T>,
     /// The place in the ready queue; `None` if the key is not ready.
-    place: Option<u64>,
+    place: Option<ReadyPlace>,
 }
 
 /// What [`SerialQueues::take_items`] takes of a key: its name, its items, and what the owner knows of it
@@ -71,7 +68,7 @@ impl<K, T, X> KeyQueue<K, T, X> {
 
 impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     pub(crate) const fn new() -> Self {
-        Self { keys: BTreeMap::new(), ready: BTreeMap::new(), next_place: 0, queued: 0 }
+        Self { keys: KeyTable::new(), ready: ReadyQueue::new(), queued: 0 }
     }
 
     /// Returns the number of keys that have an entry.
@@ -91,17 +88,17 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
 
     /// Returns the entry of a key.
     pub(crate) fn get(&self, key: KeyId) -> Option<&KeyQueue<K, T, X>> {
-        self.keys.get(&key)
+        self.keys.get(key)
     }
 
     /// Returns the entry of a key.
     pub(crate) fn get_mut(&mut self, key: KeyId) -> Option<&mut KeyQueue<K, T, X>> {
-        self.keys.get_mut(&key)
+        self.keys.get_mut(key)
     }
 
     /// Returns the names of all keys with this hash.
     pub(crate) fn names(&self, hash: u64) -> impl Iterator<Item = &Arc<KeyName<K>>> {
-        self.keys.range((hash, 0)..=(hash, usize::MAX)).map(|(_, queue)| &queue.name)
+        self.keys.with_hash(hash).map(|queue| &queue.name)
     }
 
     /// Returns the entry of a key, which is made if the key is absent.
@@ -109,7 +106,7 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     where
         X: Default,
     {
-        self.keys.entry(name.id()).or_insert_with(|| KeyQueue {
+        self.keys.get_or_insert_with(name.id(), || KeyQueue {
             name: Arc::clone(name),
             state: X::default(),
             items: SmallDeque::new(),
@@ -122,35 +119,42 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     where
         X: Default,
     {
-        self.entry(name).items.push_back(item);
         self.queued += 1;
-        self.make_ready(name.id());
+        let place = self.ready.next();
+        let queue = self.entry(name);
+        queue.items.push_back(item);
+        if queue.become_ready(place) {
+            self.push_ready(name.id());
+        }
     }
 
     /// Puts an item before all others of its key, which becomes ready unless it is busy. Returns
     /// the item if the key is absent.
     #[cfg(feature = "retry")]
     pub(crate) fn push_front(&mut self, key: KeyId, item: T) -> Result<(), T> {
-        let Some(queue) = self.keys.get_mut(&key) else { return Err(item) };
+        let Some(queue) = self.keys.get_mut(key) else { return Err(item) };
         queue.items.push_front(item);
         self.queued += 1;
-        self.make_ready(key);
+        if queue.become_ready(self.ready.next()) {
+            self.push_ready(key);
+        }
         Ok(())
     }
 
     /// Returns the key at the front of the ready queue.
-    pub(crate) fn first(&self) -> Option<KeyId> {
-        self.ready.first_key_value().map(|(_, key)| *key)
+    pub(crate) fn first(&mut self) -> Option<KeyId> {
+        let keys = &self.keys;
+        self.ready.first(|key, place| is_at(keys, key, place))
     }
 
     /// Takes the oldest item of a key, if the key is ready. The caller makes the key busy.
     pub(crate) fn take(&mut self, key: KeyId) -> Option<(&mut KeyQueue<K, T, X>, T)> {
-        let queue = self.keys.get_mut(&key)?;
+        let queue = self.keys.get_mut(key)?;
         let place = queue.place?;
         let item = queue.items.pop_front().expect("a ready key has an item");
         queue.items.shrink();
         queue.place = None;
-        self.ready.remove(&place);
+        self.ready.leave(place);
         self.queued -= 1;
         Some((queue, item))
     }
@@ -158,14 +162,14 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     /// Removes the oldest item of a key, which takes no turn by that.
     #[cfg(feature = "events")]
     pub(crate) fn remove_first(&mut self, key: KeyId) -> Option<T> {
-        let queue = self.keys.get_mut(&key)?;
+        let queue = self.keys.get_mut(key)?;
         let item = queue.items.pop_front()?;
         queue.items.shrink();
         self.queued -= 1;
         if queue.items.is_empty()
             && let Some(place) = queue.place.take()
         {
-            self.ready.remove(&place);
+            self.ready.leave(place);
         }
         Some(item)
     }
@@ -173,22 +177,27 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     /// Makes a key ready if it has items and is not busy. Returns its entry if it has no items, is
     /// not busy and is not kept.
     pub(crate) fn settle(&mut self, key: KeyId) -> Option<KeyQueue<K, T, X>> {
-        self.make_ready(key);
-        let queue = self.keys.get(&key)?;
+        let queue = self.keys.get_mut(key)?;
         let has_ended = queue.items.is_empty() && !queue.state.is_busy() && !queue.state.is_kept();
-        if has_ended { self.keys.remove(&key) } else { None }
+        if has_ended {
+            return self.keys.remove(key);
+        }
+        if queue.become_ready(self.ready.next()) {
+            self.push_ready(key);
+        }
+        None
     }
 
     /// Takes all items, and the entries except those that `keep` keeps.
     pub(crate) fn take_items(&mut self, keep: impl Fn(&X) -> bool) -> Vec<TakenEntry<K, T, X>> {
         self.queued = 0;
-        self.ready = BTreeMap::new();
+        self.ready.clear();
         let mut taken = Vec::new();
-        for (key, mut queue) in mem::take(&mut self.keys) {
+        for (key, mut queue) in self.keys.take_all() {
             queue.place = None;
             if keep(&queue.state) {
                 taken.push((Arc::clone(&queue.name), queue.items.take_all(), None));
-                self.keys.insert(key, queue);
+                self.keys.get_or_insert_with(key, || queue);
             } else {
                 taken.push((queue.name, queue.items, Some(queue.state)));
             }
@@ -196,13 +205,25 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
         taken
     }
 
-    /// Puts a key to the back of the ready queue, if it has items and is neither busy nor ready.
-    fn make_ready(&mut self, key: KeyId) {
-        let Some(queue) = self.keys.get_mut(&key) else { return };
-        if queue.place.is_none() && !queue.items.is_empty() && !queue.state.is_busy() {
-            queue.place = Some(self.next_place);
-            self.ready.insert(self.next_place, key);
-            self.next_place += 1;
-        }
+    /// Puts a key to the back of the ready queue. Its entry has the place already.
+    fn push_ready(&mut self, key: KeyId) {
+        let keys = &self.keys;
+        self.ready.push(key, |key, place| is_at(keys, key, place));
     }
+}
+
+impl<K, T, X: KeyState> KeyQueue<K, T, X> {
+    /// Takes this place in the ready queue if the key has items, and is neither busy nor ready.
+    /// Returns `true` if it did.
+    fn become_ready(&mut self, place: ReadyPlace) -> bool {
+        let becomes_ready = self.place.is_none() && !self.items.is_empty() && !self.state.is_busy();
+        if becomes_ready {
+            self.place = Some(place);
+        }
+        becomes_ready
+    }
+}
+
+fn is_at<K, T, X>(keys: &KeyTable<KeyQueue<K, T, X>>, key: KeyId, place: ReadyPlace) -> bool {
+    keys.get(key).is_some_and(|queue| queue.place == Some(place))
 }

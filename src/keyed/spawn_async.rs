@@ -305,12 +305,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> Waiting<K> {
     {
         let (mut f, mut task) = (Some(f), None);
         let origin = (self.id, self.location, self.queued_at);
-        let lookup = self.lookup.as_ref().expect("the lookup is taken by the drop");
-        inner.add(place, &lookup.name, origin, |inner, name, origin| {
+        let lookup = self.lookup.take().expect("a task is added once");
+        let unneeded = inner.add(place, lookup, origin, |inner, name, origin| {
             let body = Once(f.take().expect("a task is made once"));
             Body::Task(Arc::clone(task.insert(Arc::new(KeyedTask::new(body, None, origin, (name, inner))))) as _)
         });
         self.counted = Counted::Added;
+        nesting::discard(unneeded); // a key is dropped by user code
         task.expect("a task that was added was made")
     }
 }

@@ -35,9 +35,8 @@
 //!    adds the task beyond the bounds. So does another thread whose wait would never end.
 //! 7. A task that its handle cancels is finished at once. What is left of it stays in the queue of
 //!    its key, and takes room, until its turn comes.
-//! 8. A key has an entry only while it is not absent. The memory for entries and for the ready
-//!    queue is that of trees, which shrink as entries leave. The queue of a key releases half of
-//!    its memory when three quarters are unused.
+//! 8. A key has an entry only while it is not absent. The table of entries, the ready queue and
+//!    the queue of each key release memory when most of it is unused.
 //! 9. The executor owns itself while it has an entry, so its tasks run although all handles were
 //!    dropped.
 //! 10. A waiter in the registry of waits says under the lock that it needs a turn. The thread that
@@ -146,6 +145,8 @@ pub(super) struct State<K> {
     pub(super) idle_futures: Wakers,
     /// Whether a waiter in the registry of waits may need a turn of any key; see rule 10.
     pub(super) is_awaited: bool,
+    /// Whether a waiter may need a turn of a certain key. Set until there is no entry.
+    pub(super) are_keys_awaited: bool,
     /// See rule 9.
     kept: Option<Arc<KeyedInner<K>>>,
 }
@@ -244,11 +245,10 @@ impl<K> KeyedInner<K> {
         futures.wake();
     }
 
-    /// Notifies the submitters that wait for room, after a task has left the queue of a key that
-    /// now has `tasks` others.
-    pub(super) fn notify_room(&self, state: &State<K>, tasks: usize) {
+    /// Notifies the submitters that wait for room, after a task has left the queue of a key.
+    pub(super) fn notify_room(&self, state: &State<K>, key: KeyId) {
         let KeyedSettings { capacity, capacity_per_key, .. } = self.settings;
-        let key_is_low = || capacity_per_key < capacity && tasks <= capacity_per_key / 2;
+        let key_is_low = || capacity_per_key < capacity && state.tasks_of(key) <= capacity_per_key / 2;
         self.room.notify_each(state.room_waiters, || key_is_low() || state.turns.queued() <= capacity / 2);
     }
 
@@ -276,6 +276,9 @@ impl<K> KeyedInner<K> {
     pub(super) fn notifications(&self, state: &mut State<K>, key: KeyId) -> Notifications {
         let ticket = self.count_ticket_if_needed(state);
         let any = state.turns.ready() > 0 && mem::take(&mut state.is_awaited);
+        if !state.are_keys_awaited {
+            return Notifications { ticket, key: None, any };
+        }
         let queue = state.turns.get_mut(key).filter(|queue| queue.state.is_awaited && queue.is_ready());
         let key = queue.map(|queue| {
             queue.state.is_awaited = false;
@@ -328,6 +331,7 @@ impl<K> State<K> {
             room_futures: Wakers::default(),
             idle_futures: Wakers::default(),
             is_awaited: false,
+            are_keys_awaited: false,
             kept: None,
         }
     }
@@ -364,8 +368,7 @@ impl<K> State<K> {
             queue.state.busy = None;
         }
         let entry = self.turns.settle(key);
-        let kept = if self.turns.keys() == 0 { self.kept.take() } else { None };
-        Leftover { _entry: entry, _kept: kept }
+        Leftover { _entry: entry, _kept: self.release_if_empty() }
     }
 
     /// Closes the executor, by rule 11. Returns the entries with unstarted tasks.
@@ -374,8 +377,16 @@ impl<K> State<K> {
         #[cfg(feature = "retry")]
         self.delayed.clear();
         let taken = self.turns.take_items(|state| matches!(state.busy, Some(Busy::Running(_))));
-        let kept = if self.turns.keys() == 0 { self.kept.take() } else { None };
-        (taken, Leftover { _entry: None, _kept: kept })
+        (taken, Leftover { _entry: None, _kept: self.release_if_empty() })
+    }
+
+    /// Has the executor no longer own itself if it has no entry; see rule 9.
+    fn release_if_empty(&mut self) -> Option<Arc<KeyedInner<K>>> {
+        if self.turns.keys() > 0 {
+            return None;
+        }
+        self.are_keys_awaited = false;
+        self.kept.take()
     }
 
     /// Returns how many unstarted tasks a key has.

@@ -4,7 +4,7 @@ use std::hash::Hash;
 use std::panic::Location;
 use std::time::Instant;
 
-use super::lookup::Lookup;
+use super::lookup::{Lookup, LookupRest};
 use super::name::{KeyId, KeyName};
 use super::pending::{Body, PendingTask};
 use super::room::KeyRoom;
@@ -81,9 +81,9 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
                 return Err(refusal);
             }
         };
-        self.add(place, &lookup.name, (id, location, queued_at), make);
+        let unneeded = self.add(place, lookup, (id, location, queued_at), make);
         admitted.is_added = true;
-        nesting::discard(lookup); // a key is dropped by user code
+        nesting::discard(unneeded); // a key is dropped by user code
         Ok(())
     }
 
@@ -99,23 +99,23 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
         Lookup::new(key, &self.hasher, label)
     }
 
-    /// Adds a task to the key of an entry, or to a new one with that name. Calls `make` under the
-    /// lock.
+    /// Adds a task to the key of an entry, or to a new one. Calls `make` under the lock. Returns
+    /// what may own a key.
     pub(super) fn add(
         self: &Arc<Self>,
         (mut state, found): Place<'_, K>,
-        name: &Arc<KeyName<K>>,
+        lookup: Lookup<K>,
         origin: Origin,
         make: impl FnOnce(&Arc<Self>, &Arc<KeyName<K>>, Origin) -> Body,
-    ) {
-        let known = found.and_then(|key| state.turns.get(key)).map(|queue| &queue.name);
-        let name = Arc::clone(known.unwrap_or(name));
+    ) -> (LookupRest<K>, Arc<KeyName<K>>) {
+        let (name, rest) = lookup.into_name(found.and_then(|key| state.turns.get(key)).map(|queue| &queue.name));
         let (id, location, queued_at) = origin;
         let body = make(self, &name, origin);
         state.add(&name, PendingTask { body, id, location, queued_at }, self);
         let notifications = self.notifications(&mut state, name.id());
         drop(state);
         self.send_first(notifications);
+        (rest, name)
     }
 
     /// Returns `true` if a task may be added to a key that has this entry, or none.

@@ -30,6 +30,9 @@ const (
 	failing            = 99
 	failingGroups      = 100
 	depth              = 24
+	keyedTasks         = 100_000
+	keys               = 64
+	queuedOfKey        = 1_024 / keys
 )
 
 // The result of a round.
@@ -180,6 +183,36 @@ func (p *pool) tree() measurement {
 	})
 }
 
+// A goroutine for each key, which receives the tasks of that key in order. Its bounded channel makes the submitter wait.
+type keyed map[int]chan func()
+
+func newKeyed() keyed {
+	k := keyed{}
+	for key := 0; key < keys; key++ {
+		k[key] = make(chan func(), queuedOfKey)
+		go func(tasks chan func()) {
+			for task := range tasks {
+				task()
+			}
+		}(k[key])
+	}
+	return k
+}
+
+func (k keyed) submit() measurement {
+	return timed(1, keyedTasks, func() {
+		for i := 0; i < keyedTasks; i++ {
+			k[i%keys] <- empty(i)
+		}
+		var done sync.WaitGroup
+		done.Add(keys)
+		for _, tasks := range k {
+			tasks <- done.Done
+		}
+		done.Wait()
+	})
+}
+
 type errgroup struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -256,7 +289,7 @@ func failingErrgroup() measurement {
 	return t
 }
 
-func runRound(workload, candidate string, p *pool) (measurement, error) {
+func runRound(workload, candidate string, p *pool, k keyed) (measurement, error) {
 	if candidate == "go_errgroup" {
 		switch workload {
 		case "w4_group":
@@ -278,6 +311,8 @@ func runRound(workload, candidate string, p *pool) (measurement, error) {
 		return p.group(), nil
 	case "w6t_tree":
 		return p.tree(), nil
+	case "w13_keys":
+		return k.submit(), nil
 	}
 	return measurement{}, fmt.Errorf("no workload %s for %s", workload, candidate)
 }
@@ -296,6 +331,8 @@ func main() {
 		offer(candidate, "w1_submit", "w2_producers", "w3_join", "w3_join_idle", "w4_group", "w6t_tree")
 	}
 	offer("go_errgroup", "w4_group", "w5_first_error")
+	offer("go_goroutine_for_each_key", "w13_keys")
+	var k keyed
 	fmt.Println("ready")
 	for orders := bufio.NewScanner(os.Stdin); orders.Scan(); {
 		order := strings.Split(orders.Text(), "\t")
@@ -307,7 +344,10 @@ func main() {
 			}
 			pools[candidate] = newPool(capacity, workers)
 		}
-		t, err := runRound(order[0], candidate, pools[candidate])
+		if candidate == "go_goroutine_for_each_key" && k == nil {
+			k = newKeyed()
+		}
+		t, err := runRound(order[0], candidate, pools[candidate], k)
 		if err != nil {
 			panic(err)
 		}

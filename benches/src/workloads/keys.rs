@@ -5,8 +5,8 @@
 //! of a key at a time, but in no order, and blocks a thread that waits for a key. The crate exec-rs
 //! does that with a map of locks; its dependencies have a licence that `deny.toml` does not allow.
 //! `threadpool_for_each_key` is a map of threadpools with one thread each. Both are waited for by
-//! the means of threadpool. `workcrew_without_keys` runs the same tasks in no order. Goroutines for
-//! each key are not measured: the peer in Go has no such workload.
+//! the means of threadpool. `workcrew_without_keys` runs the same tasks in no order. The peer in Go
+//! has a goroutine for each key, which receives that key's tasks from a bounded channel.
 
 use std::array;
 use std::collections::HashMap;

@@ -116,8 +116,8 @@ impl<R: TaskResult> GroupInner<R> {
         task: PendingTask<R>,
         due: Deadline,
     ) -> Option<PendingTask<R>> {
-        let Body::Repeated(RepeatedBody { reservation, .. }) = &task.body else {
-            unreachable!("only a body that makes attempts is delayed")
+        let Body::Repeated(RepeatedBody { reservation: Some(reservation), .. }) = &task.body else {
+            unreachable!("only a body that makes attempts and has a place for a timer is delayed")
         };
         let timer = Arc::new(GroupTimer { group: Arc::downgrade(self), class: self.settings.priority });
         match reservation.insert(due, timer) {

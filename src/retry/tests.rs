@@ -188,7 +188,8 @@ fn attempts_are_made_when_their_delays_are_over_and_not_before() {
     };
     let reservation = timers.reserve().expect("there is room");
     let limits = (super::no_limits(), Priority::Normal);
-    let task = RetryTask::new(f, attempts, reservation, Arc::clone(timers), limits, (id, Location::caller(), None));
+    let task =
+        RetryTask::new(f, attempts, Some(reservation), Arc::clone(timers), limits, (id, Location::caller(), None));
     task.run(executor);
     for delay in [1, 2, 4] {
         bench.advance(SECOND * delay - Duration::from_nanos(1));

@@ -10,8 +10,6 @@ use super::result::TaskResult;
 use super::state::GroupInner;
 use super::task_group::TaskGroup;
 use super::wait::NoCompletion;
-#[cfg(feature = "retry")]
-use crate::error::GroupError;
 use crate::error::TimedOut;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
@@ -39,16 +37,6 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     pub fn completions(&mut self) -> Completions<'_, R> {
         Completions::new(self.waits())
-    }
-
-    /// Blocks until another task has ended, and returns its outcome and its index; `None` if all
-    /// were returned. Returns an error where `next` would panic.
-    #[cfg(feature = "retry")]
-    pub(crate) fn next_outcome(&mut self) -> Result<Option<(usize, Outcome<R>)>, GroupError<R::Error>> {
-        Completions::new(self.waits()).next_until(Deadline::NEVER).map_err(|error| match error {
-            NoCompletion::WouldDeadlock(error) => error.into(),
-            NoCompletion::TimedOut => unreachable!("there is no deadline"),
-        })
     }
 }
 

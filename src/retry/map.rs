@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::mem;
 use std::panic::Location;
 
 use super::attempts::Attempt;
@@ -12,14 +11,13 @@ use super::error::RetryError;
 use super::policy::RetryPolicy;
 use super::reserve::reserve_if_free;
 use super::{group_task, no_limits, submit};
-use crate::error::{GroupError, JoinError, Refusal, TaskError};
-use crate::group::{InProgress, MapTasks, TaskGroup};
+use crate::error::{GroupError, JoinError, Refusal};
+use crate::group::{InProgress, MapTasks};
 use crate::pool::submit::SubmitSettings;
 use crate::pool::worker_pool::WorkerPool;
 use crate::priority::Priority;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
-use crate::unwind;
 
 /// # Maps whose items are retried
 impl WorkerPool {
@@ -133,73 +131,15 @@ impl WorkerPool {
         T: Send + 'static,
         E: Send + 'static,
     {
-        let (f, location) = (Arc::new(f), Location::caller());
-        let mut outcomes = Outcomes { group: self.group(), in_progress: 0, values: Vec::new(), error: None };
+        let (f, location, group) = (Arc::new(f), Location::caller(), self.group());
         for item in items {
-            if outcomes.group.is_cancelled() {
+            if group.is_cancelled() {
                 break;
             }
-            let closure = make_closure(item, &f, None);
-            group_task::spawn_in_any_case(&outcomes.group, policy.clone(), closure, location);
-            outcomes.in_progress += 1;
-            while outcomes.in_progress >= self.queue_capacity() + self.workers() {
-                outcomes.take_next()?;
-            }
+            group_task::spawn_in_any_case(&group, policy.clone(), make_closure(item, &f, None), location);
+            group.inner().wait_for_fewer(self.queue_capacity() + self.workers())?;
         }
-        while outcomes.take_next()? {}
-        match outcomes.error.take() {
-            None => Ok(mem::take(&mut outcomes.values).into_iter().flatten().collect()),
-            Some(error) => Err(error.into()),
-        }
-    }
-}
-
-/// The outcomes of the items of `try_map_with_retry` so far.
-struct Outcomes<T: Send + 'static, E: Send + 'static> {
-    group: TaskGroup<Result<T, RetryError<E>>>,
-    /// How many tasks were added whose outcome was not taken.
-    in_progress: usize,
-    /// The values that were taken, in the order of the items.
-    values: Vec<Option<T>>,
-    /// The first error: of an item if there is one, else the cancellation.
-    error: Option<TaskError<RetryError<E>>>,
-}
-
-impl<T: Send + 'static, E: Send + 'static> Outcomes<T, E> {
-    /// Blocks until the next task has ended, and takes its outcome. Returns `false` if all were
-    /// taken.
-    fn take_next(&mut self) -> Result<bool, GroupError<RetryError<E>>> {
-        let Some((index, outcome)) = self.group.next_outcome()? else { return Ok(false) };
-        self.in_progress -= 1;
-        match outcome {
-            Ok(value) => {
-                if self.values.len() <= index {
-                    self.values.resize_with(index + 1, || None);
-                }
-                self.values[index] = Some(value);
-            }
-            Err(error) => {
-                let is_better = match &self.error {
-                    None => true,
-                    Some(before) => {
-                        matches!(before, TaskError::Cancelled(_)) && !matches!(error, TaskError::Cancelled(_))
-                    }
-                };
-                let unused = if is_better { self.error.replace(error) } else { Some(error) };
-                unwind::discard(unused);
-            }
-        }
-        Ok(true)
-    }
-}
-
-impl<T: Send + 'static, E: Send + 'static> Drop for Outcomes<T, E> {
-    /// Drops the values one by one, because two destructors that panic together would abort the
-    /// process.
-    fn drop(&mut self) {
-        for value in self.values.drain(..) {
-            unwind::discard(value);
-        }
+        group.wait()
     }
 }
 

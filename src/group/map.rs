@@ -29,9 +29,8 @@ impl WorkerPool {
     /// first.
     ///
     /// Items and `f` own what they use. For items that borrow, use [`Scope::map`](crate::Scope::map).
-    /// `f` is synchronous: the future of an async closure would not run. To retry items that fail,
-    /// without a worker during the delays, add them to a group with
-    /// [`spawn_with_retry`](crate::TaskGroup::spawn_with_retry), which returns the values in order.
+    /// `f` is synchronous: the future of an async closure would not run. To retry items that fail, use
+    /// [`map_with_retry`](Self::map_with_retry).
     ///
     /// # Examples
     ///
@@ -61,7 +60,8 @@ impl WorkerPool {
     /// The first error cancels the rest.
     ///
     /// `f` returns a `Result`. For a function that returns plain values use [`map`](Self::map). If
-    /// the compiler cannot infer the error type, name it: `Ok::<_, io::Error>(value)`.
+    /// the compiler cannot infer the error type, name it: `Ok::<_, io::Error>(value)`. To retry items
+    /// that fail, use [`try_map_with_retry`](Self::try_map_with_retry).
     ///
     /// This method takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all)
     /// does: at most a queue's capacity ahead of the workers, and none after the first error or a

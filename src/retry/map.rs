@@ -31,15 +31,17 @@ impl WorkerPool {
     /// retry in the same way: a panic of `f` is a failure like an `Err`.
     ///
     /// - While an item waits for its next attempt, it holds no worker. It keeps its place in the
-    ///   order, in the window and in the concurrency, and the items behind it go on.
+    ///   order, in the window and in the concurrency. The items behind it in the window go on.
     /// - An item that is given up yields a [`RetryError`], with the last error and the number of
     ///   attempts. It does not affect other items.
     /// - Dropping the iterator ends all delays at once, drops their items, and cancels the
     ///   [token](Attempt::token) of each attempt that runs. So does the end of the pool, after
     ///   which the remaining items yield [`JoinError::Cancelled`].
     ///
-    /// The inner `Result` is that of the item, as in the handle of a retried task. For items that
-    /// borrow, add tasks to a scope by [`Scope::spawn_with_retry`](crate::Scope::spawn_with_retry).
+    /// The inner `Result` is that of the item, as in the handle of a retried task. Items that borrow
+    /// are added to a scope, by [`Scope::spawn_with_retry`](crate::Scope::spawn_with_retry). Like
+    /// that of [`map`](Self::map), `next` may block and run tasks inline: hold no
+    /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Examples
     ///

@@ -33,6 +33,7 @@ fn wait_until(done: impl Fn() -> bool) {
 }
 
 /// Fails as often as the rest of the number by four, and then returns the number and its attempts.
+#[allow(clippy::needless_pass_by_value, reason = "a function that a map retries takes its attempt by value")]
 fn fails_by_number(number: &u32, attempt: Attempt) -> Result<(u32, u32), &'static str> {
     if attempt.number() <= number % 4 { Err("busy") } else { Ok((*number, attempt.number())) }
 }

@@ -258,7 +258,7 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         let f = &self.f;
         let make = |item, in_progress| make_closure(item, f, in_progress);
-        self.tasks.next(make, |pool, closure, settings| pool.submit_task(closure, settings))
+        self.tasks.next(make, WorkerPool::submit_task)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -120,6 +120,7 @@ impl WorkerPool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "each method takes a policy by value")]
     pub fn try_map_with_retry<I, F, T, E>(
         &self,
         items: I,
@@ -160,6 +161,9 @@ pub struct RetryMap<'a, I: Iterator, F, T, E> {
     /// The function.
     f: Arc<F>,
 }
+
+/// The handle of one item, or its closure, which was refused.
+type Submitted<T, E> = Result<JoinHandle<Result<T, RetryError<E>>>, (Refusal, ItemClosure<T, E>)>;
 
 /// The closure that makes the attempts of one item.
 type ItemClosure<T, E> = Box<dyn FnMut(Attempt) -> Result<T, E> + Send>;
@@ -210,7 +214,7 @@ fn submit_item<T, E>(
     policy: RetryPolicy<E>,
     closure: ItemClosure<T, E>,
     settings: SubmitSettings<'_>,
-) -> Result<JoinHandle<Result<T, RetryError<E>>>, (Refusal, ItemClosure<T, E>)>
+) -> Submitted<T, E>
 where
     T: Send + 'static,
     E: Send + 'static,

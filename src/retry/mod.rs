@@ -209,6 +209,9 @@ where
     submit(pool, (policy, Some(reservation)), f, settings, limits).map_err(|(_, f)| TimerError::shut_down(f))
 }
 
+/// A retried task of a pool, or its closure, which was refused.
+type Submitted<F, T, E> = Result<Arc<RetryTask<F, T, E>>, (Refusal, F)>;
+
 /// Submits a task of a pool that is retried if it has a place for the timer.
 fn submit<F, T, E>(
     pool: &WorkerPool,
@@ -216,7 +219,7 @@ fn submit<F, T, E>(
     f: F,
     settings: SubmitSettings<'_>,
     limits: TaskLimits,
-) -> Result<Arc<RetryTask<F, T, E>>, (Refusal, F)>
+) -> Submitted<F, T, E>
 where
     F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
     T: Send + 'static,

@@ -120,6 +120,7 @@ impl WorkerPool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
+    #[cfg_attr(workcrew_model, allow(clippy::result_large_err, reason = "a model's types are larger"))]
     #[allow(clippy::needless_pass_by_value, reason = "each method takes a policy by value")]
     pub fn try_map_with_retry<I, F, T, E>(
         &self,

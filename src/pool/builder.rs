@@ -177,6 +177,7 @@ impl WorkerPoolBuilder {
     /// Other systems have limits of their own; Windows has none.
     ///
     /// [`build`](Self::build) returns an error for a name that contains a NUL.
+    #[doc(alias = "name")]
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.worker_settings.thread_name = name.into();
         self

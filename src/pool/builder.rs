@@ -160,7 +160,8 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Sets the first part of the names of the pool's threads.
+    /// Sets the first part of the names of the pool's threads, which also names the pool in a
+    /// [snapshot](crate::Snapshot).
     ///
     /// *Default: `workcrew`.* The threads then have these names:
     ///

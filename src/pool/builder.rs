@@ -161,7 +161,7 @@ impl WorkerPoolBuilder {
     }
 
     /// Sets the first part of the names of the pool's threads, which also names the pool in a
-    /// [snapshot](crate::Snapshot).
+    /// [snapshot](crate::WorkerPool::snapshot).
     ///
     /// *Default: `workcrew`.* The threads then have these names:
     ///

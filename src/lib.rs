@@ -226,7 +226,7 @@
 //! is cancelled or the closure ends it. [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries
 //! a task that fails, as a [`RetryPolicy`](retry::RetryPolicy) says. All attempts are one task with
 //! one handle. Groups, scopes and keyed executors [retry their tasks](TaskGroup::spawn_with_retry),
-//! too. Delays occupy no worker.
+//! and maps [their items](WorkerPool::map_with_retry). Delays occupy no worker.
 //!
 #![cfg_attr(feature = "retry", doc = "```")]
 #![cfg_attr(not(feature = "retry"), doc = "```ignore")]

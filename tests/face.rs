@@ -189,6 +189,7 @@ fn every_reason_to_give_up_has_its_own_text_and_retry_types_have_debug() {
         GiveUpReason::Attempts,
         GiveUpReason::Deadline,
         GiveUpReason::Budget,
+        GiveUpReason::NoTimer,
         GiveUpReason::Cancelled(CancelReason::ShutDown),
     ];
     let mut texts = reasons.map(|reason| reason.to_string());

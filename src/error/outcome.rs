@@ -106,6 +106,27 @@ pub enum JoinError {
 }
 
 /// The error of one task of a group.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{GroupPolicy, TaskError};
+///
+/// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+/// let group = pool.group().policy(GroupPolicy::CollectAll);
+/// group.spawn_all(["1", "x", "3"].map(|text| move || text.parse::<u32>()));
+/// let mut sum = 0;
+/// for outcome in group.wait_all() {
+///     match outcome {
+///         Ok(number) => sum += number,
+///         Err(TaskError::Failed(error)) => println!("no number: {error}"),
+///         Err(TaskError::Panicked(panic)) => panic.resume(),
+///         Err(TaskError::Cancelled(reason)) => println!("{reason}"),
+///     }
+/// }
+/// assert_eq!(sum, 4);
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
 #[derive(Debug)]
 pub enum TaskError<E> {
     /// The task returned an error.

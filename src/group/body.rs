@@ -28,9 +28,9 @@ pub(crate) enum Body<R: 'static> {
 #[cfg(feature = "retry")]
 pub(crate) struct RepeatedBody<R> {
     pub(crate) attempts: Box<dyn Attempts<R>>,
-    /// The place that is reserved for the timer of a delay. Boxed, so that tasks that run once take
-    /// no more memory.
-    pub(crate) reservation: Box<Reservation>,
+    /// The place that is reserved for the timer of a delay; `None` if no attempt follows the first.
+    /// Boxed, so that tasks that run once take no more memory.
+    pub(crate) reservation: Option<Box<Reservation>>,
 }
 
 /// The attempts of one task.

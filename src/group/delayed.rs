@@ -25,19 +25,20 @@
 
 use std::time::Instant;
 
+use super::any_end::WaitFor;
 use super::body::{Body, RepeatedBody, Step};
 use super::result::TaskResult;
 use super::small_deque::SmallDeque;
 use super::state::{GroupInner, State};
 use super::task_queue::PendingTask;
-use crate::error::CancelReason;
+use crate::error::{CancelReason, GroupError};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::priority::Priority;
 use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, MutexGuard, Weak};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
-use crate::task::waits::{self, Needs};
+use crate::task::waits::{self, Kind, Needs};
 use crate::time::deadline::Deadline;
 use crate::timer::thread::TimerThread;
 use crate::unwind;
@@ -46,6 +47,14 @@ impl<R: TaskResult> GroupInner<R> {
     /// Returns the timers of the pool.
     pub(crate) fn timers(&self) -> &Arc<TimerThread> {
         &self.pool.timers
+    }
+
+    /// Blocks until fewer than `bound` tasks are not done, those that are delayed included. The
+    /// caller adds the tasks one by one, and so waits for the end of any one of them.
+    pub(crate) fn wait_for_fewer(self: &Arc<Self>, bound: usize) -> Result<(), GroupError<R::Error>> {
+        let is_below = |state: &State<R>| state.total - state.done < bound;
+        drop(self.wait_until(Deadline::NEVER, (WaitFor::Next, Kind::Certain), is_below)?);
+        Ok(())
     }
 
     /// Makes an attempt of a task that this runner has taken, and completes or delays the task.
@@ -116,8 +125,8 @@ impl<R: TaskResult> GroupInner<R> {
         task: PendingTask<R>,
         due: Deadline,
     ) -> Option<PendingTask<R>> {
-        let Body::Repeated(RepeatedBody { reservation, .. }) = &task.body else {
-            unreachable!("only a body that makes attempts is delayed")
+        let Body::Repeated(RepeatedBody { reservation: Some(reservation), .. }) = &task.body else {
+            unreachable!("only a body that makes attempts and has a place for a timer is delayed")
         };
         let timer = Arc::new(GroupTimer { group: Arc::downgrade(self), class: self.settings.priority });
         match reservation.insert(due, timer) {

@@ -74,7 +74,7 @@ impl Concurrency {
 }
 
 /// A guard that counts a task. It is part of the task's closure, and dropped with it.
-pub(super) struct InProgress {
+pub(crate) struct InProgress {
     progress: Arc<Progress>,
 }
 

@@ -1,22 +1,18 @@
 //! Maps a function over an iterator on the workers.
 //!
-//! `read_ahead` has the rules for taking items.
+//! `map_tasks` has the tasks, and `read_ahead` the rules for taking items.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::Location;
 
-use super::in_progress::Concurrency;
-use super::read_ahead::Source;
+use super::in_progress::InProgress;
+use super::map_tasks::MapTasks;
 use super::result::MayFail;
-use crate::error::{CancelReason, GroupError, JoinError, Refusal};
-use crate::pool::submit::{SubmitSettings, WaitMode};
+use crate::error::{GroupError, JoinError};
 use crate::pool::worker_pool::WorkerPool;
 use crate::priority::Priority;
 use crate::sync::Arc;
-use crate::task::handle::JoinHandle;
-use crate::unwind;
 
 /// # Maps
 impl WorkerPool {
@@ -33,9 +29,8 @@ impl WorkerPool {
     /// first.
     ///
     /// Items and `f` own what they use. For items that borrow, use [`Scope::map`](crate::Scope::map).
-    /// `f` is synchronous: the future of an async closure would not run. To retry items that fail,
-    /// without a worker during the delays, add them to a group with
-    /// [`spawn_with_retry`](crate::TaskGroup::spawn_with_retry), which returns the values in order.
+    /// `f` is synchronous: the future of an async closure would not run. To retry items that fail, use
+    /// [`map_with_retry`](Self::map_with_retry).
     ///
     /// # Examples
     ///
@@ -58,22 +53,15 @@ impl WorkerPool {
         F: Fn(I::Item) -> T + Send + Sync + 'static,
         T: Send + 'static,
     {
-        Map {
-            pool: self,
-            source: Source::new(items.into_iter()),
-            f: Arc::new(f),
-            results: VecDeque::new(),
-            concurrency: None,
-            priority: Priority::Normal,
-            location: Location::caller(),
-        }
+        Map { tasks: MapTasks::new(self, items.into_iter(), Location::caller()), f: Arc::new(f) }
     }
 
     /// Applies `f` to each item on the workers, and returns all values in the order of the items.
     /// The first error cancels the rest.
     ///
     /// `f` returns a `Result`. For a function that returns plain values use [`map`](Self::map). If
-    /// the compiler cannot infer the error type, name it: `Ok::<_, io::Error>(value)`.
+    /// the compiler cannot infer the error type, name it: `Ok::<_, io::Error>(value)`. To retry items
+    /// that fail, use [`try_map_with_retry`](Self::try_map_with_retry).
     ///
     /// This method takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all)
     /// does: at most a queue's capacity ahead of the workers, and none after the first error or a
@@ -167,22 +155,14 @@ impl WorkerPool {
 /// ```
 #[must_use = "iterators are lazy: no item is taken and no task runs before `next` is called"]
 pub struct Map<'a, I: Iterator, F, T> {
-    /// The pool whose workers call `f`.
-    pool: &'a WorkerPool,
-    /// The source. What is held back is a task for which the queue had no room.
-    source: Source<I, Box<dyn FnOnce() -> T + Send>>,
+    /// The tasks of the items that were taken.
+    tasks: MapTasks<'a, I, ItemClosure<T>, T>,
     /// The function.
     f: Arc<F>,
-    /// The results of the items that were taken, in the order of the items. They are pending or
-    /// ready.
-    results: VecDeque<Result<JoinHandle<T>, JoinError>>,
-    /// The limit of tasks in progress, if the user has set it.
-    concurrency: Option<Concurrency>,
-    /// Where `map` was called.
-    /// The class of the tasks.
-    priority: Priority,
-    location: &'static Location<'static>,
 }
+
+/// The closure of the task of one item.
+type ItemClosure<T> = Box<dyn FnOnce() -> T + Send>;
 
 impl<I: Iterator, F, T> Map<'_, I, F, T> {
     /// Sets how many items may be taken whose results were not yet returned, ready results
@@ -209,7 +189,7 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn window(mut self, items: usize) -> Self {
-        self.source.set_window(items);
+        self.tasks.set_window(items);
         self
     }
 
@@ -241,68 +221,25 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     pub fn concurrency(mut self, tasks: usize) -> Self {
-        self.concurrency = Some(Concurrency::new(tasks));
+        self.tasks.set_concurrency(tasks);
         self
     }
 
     /// Sets the class of the tasks. *Default: [`Priority::Normal`].*
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
+        self.tasks.set_priority(priority);
         self
     }
-
-    /// Returns `true` if the next result can be returned without waiting.
-    fn is_first_ready(&self) -> bool {
-        match self.results.front() {
-            Some(Ok(handle)) => handle.is_finished(),
-            Some(Err(_)) => true,
-            None => false,
-        }
-    }
-
-    /// Returns `true` if another task may be submitted, by the rules of `read_ahead`.
-    fn may_submit(&self) -> bool {
-        self.source.may_take(self.results.len(), (self.pool.inner(), self.priority), self.concurrency.as_ref())
-    }
 }
 
-impl<I, F, T> Map<'_, I, F, T>
-where
-    I: Iterator,
-    I::Item: Send + 'static,
-    F: Fn(I::Item) -> T + Send + Sync + 'static,
-    T: Send + 'static,
-{
-    /// Submits the task held back, or that of the next item. Returns `true` if that succeeded.
-    fn submit(&mut self) -> bool {
-        let (f, concurrency) = (&self.f, &self.concurrency);
-        let Some(task) = self.source.next(|item| make_task(item, f, concurrency.as_ref())) else { return false };
-        // Without a task in progress, there is only room to wait for.
-        let wait_mode = if self.results.is_empty() { WaitMode::Policy } else { WaitMode::Never };
-        let settings = SubmitSettings { class: self.priority, ..SubmitSettings::plain(wait_mode, self.location) };
-        match self.pool.submit_task(task, settings) {
-            Ok(handle) => self.results.push_back(Ok(handle)),
-            Err((Refusal::ShutDown, _)) => {
-                self.results.push_back(Err(JoinError::Cancelled(CancelReason::ShutDown)));
-            }
-            Err((Refusal::Full | Refusal::Timeout, task)) => {
-                self.source.held_back = Some(task);
-                return false;
-            }
-        }
-        true
-    }
-}
-
-/// Makes the task of an item.
-fn make_task<X, F, T>(item: X, f: &Arc<F>, concurrency: Option<&Concurrency>) -> Box<dyn FnOnce() -> T + Send>
+/// Makes the closure of an item.
+fn make_closure<X, F, T>(item: X, f: &Arc<F>, in_progress: Option<InProgress>) -> ItemClosure<T>
 where
     X: Send + 'static,
     F: Fn(X) -> T + Send + Sync + 'static,
 {
     let f = Arc::clone(f);
-    let Some(concurrency) = concurrency else { return Box::new(move || f(item)) };
-    let in_progress = concurrency.count();
+    let Some(in_progress) = in_progress else { return Box::new(move || f(item)) };
     Box::new(move || {
         let _in_progress = in_progress;
         f(item)
@@ -319,27 +256,13 @@ where
     type Item = Result<T, JoinError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            while !self.is_first_ready() && self.may_submit() && self.submit() {}
-            let is_ready = self.is_first_ready();
-            if is_ready
-                || !self.source.wait_for_room(
-                    self.results.len(),
-                    (self.pool.inner(), self.priority),
-                    self.concurrency.as_ref(),
-                )
-            {
-                break;
-            }
-        }
-        match self.results.pop_front()? {
-            Ok(handle) => Some(handle.join()),
-            Err(error) => Some(Err(error)),
-        }
+        let f = &self.f;
+        let make = |item, in_progress| make_closure(item, f, in_progress);
+        self.tasks.next(make, WorkerPool::submit_task)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.source.size_hint(self.results.len())
+        self.tasks.size_hint()
     }
 }
 
@@ -352,22 +275,8 @@ where
 {
 }
 
-impl<I: Iterator, F, T> Drop for Map<'_, I, F, T> {
-    fn drop(&mut self) {
-        for handle in self.results.iter().flatten() {
-            handle.cancel();
-        }
-        unwind::discard(self.source.held_back.take());
-    }
-}
-
 impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map")
-            .field("results", &self.results.len())
-            .field("window", &self.source.window())
-            .field("priority", &self.priority)
-            .field("concurrency", &self.concurrency.as_ref().map(Concurrency::limit))
-            .finish_non_exhaustive()
+        self.tasks.fmt("Map", f)
     }
 }

@@ -15,6 +15,7 @@ mod partial;
 mod spawner;
 mod in_progress;
 pub(crate) mod map;
+mod map_tasks;
 mod read_ahead;
 pub(crate) mod scope;
 mod scope_builder;
@@ -55,7 +56,11 @@ pub(crate) use self::body::Body;
 pub(crate) use self::body::{Attempts, RepeatedBody, Step};
 pub use self::completions::Completions;
 pub use self::future::WaitForGroup;
+#[cfg(feature = "retry")]
+pub(crate) use self::in_progress::InProgress;
 pub use self::map::Map;
+#[cfg(feature = "retry")]
+pub(crate) use self::map_tasks::MapTasks;
 pub use self::result::{ScopeResult, TaskResult};
 pub use self::scope::Scope;
 pub use self::scope_builder::ScopeBuilder;

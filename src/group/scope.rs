@@ -197,7 +197,7 @@ impl<'scope, R: ScopeResult> Scope<'scope, '_, R> {
         // 2).
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
         let attempts = unsafe { mem::transmute::<Box<dyn Attempts<R> + 'scope>, Box<dyn Attempts<R>>>(attempts) };
-        let body = RepeatedBody { attempts, reservation: Box::new(reservation) };
+        let body = RepeatedBody { attempts, reservation: Some(Box::new(reservation)) };
         let _ = self.inner.spawn(|_| Body::Repeated(body), location);
     }
 

@@ -30,6 +30,11 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
     /// Dropping the iterator cancels those of its tasks that have not started. To stop at the first
     /// error, return the error from the body.
     ///
+    /// There is no map with retries in a scope: a delay must not hold a worker, and a retried task
+    /// of a scope returns no value. Items that need not be borrowed go to
+    /// [`WorkerPool::map_with_retry`](crate::WorkerPool::map_with_retry). Others are added by
+    /// [`spawn_with_retry`](Self::spawn_with_retry), whose closures borrow a place for their value.
+    ///
     /// # Examples
     ///
     /// ```

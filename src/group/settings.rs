@@ -10,6 +10,26 @@ use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
 /// The policy that says when a group cancels its remaining tasks.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::GroupPolicy;
+///
+/// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+/// let parse = |policy| {
+///     let group = pool.group().policy(policy).limit(1);
+///     group.spawn_all(["1", "x", "3"].map(|text| move || text.parse::<u32>()));
+///     group.wait_partial()
+/// };
+/// let (values, error) = parse(GroupPolicy::FailFast);
+/// assert!(values == [1] && error.is_err()); // the third task never runs
+/// let (values, error) = parse(GroupPolicy::CollectAll);
+/// assert!(values == [1, 3] && error.is_err());
+/// let (values, error) = parse(GroupPolicy::FirstSuccess);
+/// assert!(values == [1] && error.is_ok()); // the others never run
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GroupPolicy {

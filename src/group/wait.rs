@@ -202,7 +202,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Waits until `condition` holds, and returns the lock under which it did. Returns `None` if
     /// the deadline passed first. Helps if there is no deadline and this thread has tasks on its
     /// stack.
-    fn wait_until(
+    pub(super) fn wait_until(
         self: &Arc<Self>,
         deadline: Deadline,
         (wait_for, kind): (WaitFor, Kind),

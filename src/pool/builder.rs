@@ -160,7 +160,8 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Sets the first part of the names of the pool's threads.
+    /// Sets the first part of the names of the pool's threads, which also names the pool in a
+    /// [snapshot](crate::WorkerPool::snapshot).
     ///
     /// *Default: `workcrew`.* The threads then have these names:
     ///
@@ -177,6 +178,7 @@ impl WorkerPoolBuilder {
     /// Other systems have limits of their own; Windows has none.
     ///
     /// [`build`](Self::build) returns an error for a name that contains a NUL.
+    #[doc(alias = "name")]
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.worker_settings.thread_name = name.into();
         self

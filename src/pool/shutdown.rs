@@ -41,6 +41,25 @@ const MAX_CHECKS: usize = 1_000;
 /// In async code, the drop of the last handle blocks the runtime's thread under `Drain` and
 /// `Cancel`. Choose `Detach` there, or await
 /// [`shutdown_async`](crate::WorkerPool::shutdown_async) first: then the drop does not block.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{CancelReason, JoinError, OnDrop, WorkerPool};
+///
+/// let pool = WorkerPool::builder().workers(1).on_drop(OnDrop::Cancel).build()?;
+/// let (started, has_started) = std::sync::mpsc::channel();
+/// let running = pool.task().spawn(move |token| {
+///     let _ = started.send(());
+///     token.wait();
+/// })?;
+/// let queued = pool.spawn(|| unreachable!())?;
+/// has_started.recv()?;
+/// drop(pool);
+/// assert!(running.join().is_ok()); // its token was cancelled
+/// assert!(matches!(queued.join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDrop {

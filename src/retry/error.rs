@@ -19,6 +19,10 @@ pub enum GiveUpReason {
     Deadline,
     /// The shared [budget](crate::retry::RetryBudget) of the policy's tasks is used up.
     Budget,
+    /// No timer was free for the delay: 1,048,576 timers are pending, or the timer thread could not
+    /// be started. Only a [map](crate::WorkerPool::map_with_retry) gives up for this reason; other
+    /// tasks are refused when they are spawned.
+    NoTimer,
     /// The task was cancelled, by its handle or by the end of its pool. It was waiting for its next
     /// attempt, or an attempt was running.
     Cancelled(CancelReason),
@@ -152,6 +156,7 @@ impl fmt::Display for GiveUpReason {
             Self::Attempts => f.write_str("the attempts are used up"),
             Self::Deadline => f.write_str("the deadline leaves no time for another attempt"),
             Self::Budget => f.write_str("the budget for retries is used up"),
+            Self::NoTimer => f.write_str("no timer was free for the delay"),
             Self::Cancelled(reason) => reason.fmt(f),
         }
     }

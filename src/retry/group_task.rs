@@ -8,7 +8,7 @@ use std::panic::Location;
 use super::attempts::{Attempt, RetryState};
 use super::error::RetryError;
 use super::policy::RetryPolicy;
-use super::reserve::reserve;
+use super::reserve::{reserve, reserve_if_free};
 use super::retried::{AfterAttempt, Retried};
 use crate::cancel::token::CancellationToken;
 use crate::error::TimerError;
@@ -166,9 +166,30 @@ where
     E: Send + 'static,
 {
     let (attempts, reservation) = prepare(group.timers(), policy, f)?;
-    let body = RepeatedBody { attempts: Box::new(attempts), reservation: Box::new(reservation) };
+    let body = RepeatedBody { attempts: Box::new(attempts), reservation: Some(Box::new(reservation)) };
     let _ = group.spawn(|_| Body::Repeated(body), location);
     Ok(())
+}
+
+/// Adds a retried task to a group, also if there is no place for a timer. Then no attempt follows
+/// the first.
+pub(super) fn spawn_in_any_case<F, T, E>(
+    group: &TaskGroup<Result<T, RetryError<E>>>,
+    policy: RetryPolicy<E>,
+    f: F,
+    location: &'static Location<'static>,
+) where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let timers = group.inner().timers();
+    let reservation = reserve_if_free(timers);
+    let retried = Retried::new(f, RetryState::new(policy, timers.clock().now()));
+    let retried = retried.with_timer(reservation.is_some());
+    let attempts = Box::new(GroupAttempts { retried, timers: Arc::clone(timers) });
+    let body = RepeatedBody { attempts, reservation: reservation.map(Box::new) };
+    let _ = group.inner().spawn(|_| Body::Repeated(body), location);
 }
 
 /// Reserves a place for the timer, and creates the attempts of a task.

@@ -3,12 +3,15 @@
 //! A [`RetryPolicy`] says whether and when a failed task is retried. Pass it to
 //! [`WorkerPool::spawn_with_retry`], or to the method of the same name of a [task
 //! builder](crate::TaskBuilder::spawn_with_retry), a [group](crate::TaskGroup::spawn_with_retry), a
-//! spawner, a scope or a [keyed executor](crate::KeyedExecutor::spawn_with_retry). The builders of subscriptions, gRPC callers
-//! and NATS workers take a policy, too.
+//! spawner, a [scope](crate::Scope::spawn_with_retry) or a
+//! [keyed executor](crate::KeyedExecutor::spawn_with_retry). [`WorkerPool::map_with_retry`] and
+//! [`WorkerPool::try_map_with_retry`] retry the items of a map. The builders of subscriptions, gRPC
+//! callers and NATS workers take a policy, too.
 
 // `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
 // `retried` makes the attempts. `task` is a task of a pool, `group_task` one of a group,
-// `keyed_task` one of a key; `reserve` reserves the place for the timer of any of them.
+// `keyed_task` one of a key; `reserve` reserves the place for the timer of any of them. `map`
+// makes a task of each item: of the pool, or of a group.
 
 mod attempts;
 mod budget;
@@ -17,6 +20,7 @@ mod retried;
 mod task;
 mod group_task;
 mod keyed_task;
+mod map;
 mod error;
 mod policy;
 #[cfg(test)]
@@ -32,12 +36,13 @@ pub(crate) use self::attempts::RetryDecision;
 pub(crate) use self::attempts::RetryState;
 #[cfg(feature = "events")]
 pub(crate) use self::error::AttemptErrors;
+pub use self::map::RetryMap;
 use self::reserve::reserve;
 use self::task::RetryTask;
 use std::panic::Location;
 
 use crate::cancel::token::CancellationToken;
-use crate::error::TimerError;
+use crate::error::{Refusal, TimerError};
 use crate::pool::submit::{SubmitSettings, WaitMode};
 use crate::pool::task_builder::TaskBuilder;
 use crate::pool::worker_pool::WorkerPool;
@@ -45,6 +50,7 @@ use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::task::limited::TaskLimits;
 use crate::time::deadline::Deadline;
+use crate::timer::thread::Reservation;
 
 /// # Tasks that are retried
 impl WorkerPool {
@@ -199,12 +205,31 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
+    let (reservation, f) = reserve(&pool.inner().timers, f)?;
+    submit(pool, (policy, Some(reservation)), f, settings, limits).map_err(|(_, f)| TimerError::shut_down(f))
+}
+
+/// A retried task of a pool, or its closure, which was refused.
+type Submitted<F, T, E> = Result<Arc<RetryTask<F, T, E>>, (Refusal, F)>;
+
+/// Submits a task of a pool that is retried if it has a place for the timer.
+fn submit<F, T, E>(
+    pool: &WorkerPool,
+    (policy, reservation): (RetryPolicy<E>, Option<Reservation>),
+    f: F,
+    settings: SubmitSettings<'_>,
+    limits: TaskLimits,
+) -> Submitted<F, T, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
     let timers = &pool.inner().timers;
-    let (reservation, f) = reserve(timers, f)?;
     let attempts = RetryState::new(policy, timers.clock().now());
     let (location, limits) = (settings.location, (limits, settings.class));
     let make = |f, id, queued_at| {
         RetryTask::new(f, attempts, reservation, Arc::clone(timers), limits, (id, location, queued_at))
     };
-    pool.inner().submit_task(f, settings, make, RetryTask::withdraw).map_err(|(_, f)| TimerError::shut_down(f))
+    pool.inner().submit_task(f, settings, make, RetryTask::withdraw)
 }

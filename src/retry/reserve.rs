@@ -15,3 +15,10 @@ pub(super) fn reserve<F>(timers: &Arc<TimerThread>, closure: F) -> Result<(Reser
         Err(refusal) => Err(timers::timer_error(refusal, closure)),
     }
 }
+
+/// Reserves a place for a timer if there is one, for a task that is made in any case. Without a
+/// place, no attempt follows the first; see [`GiveUpReason::NoTimer`](super::GiveUpReason::NoTimer).
+pub(super) fn reserve_if_free(timers: &Arc<TimerThread>) -> Option<Reservation> {
+    timers.start_named().ok()?;
+    timers.reserve().ok()
+}

@@ -20,6 +20,9 @@ pub(super) struct Retried<F, E> {
     state: RetryState<E>,
     /// The errors of the attempts so far.
     errors: AttemptErrors<E>,
+    /// Whether the task has a place for the timer of a delay. Without one, no attempt follows the
+    /// first.
+    has_timer: bool,
 }
 
 /// What follows an attempt.
@@ -38,7 +41,13 @@ enum AttemptResult<T, E> {
 
 impl<F, E> Retried<F, E> {
     pub(super) fn new(f: F, state: RetryState<E>) -> Self {
-        Self { f, state, errors: AttemptErrors::new() }
+        Self { f, state, errors: AttemptErrors::new(), has_timer: true }
+    }
+
+    /// Sets whether the task has a place for the timer of a delay. *Default: true.*
+    pub(super) fn with_timer(mut self, has_timer: bool) -> Self {
+        self.has_timer = has_timer;
+        self
     }
 
     /// Returns the closure, of which no attempt was made.
@@ -103,7 +112,10 @@ impl<F, E> Retried<F, E> {
     fn decide(&mut self, class: ErrorClass, token: &CancellationToken, clock: &Clock) -> RetryDecision {
         match token.reason() {
             Some(reason) => RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)),
-            None => self.state.failed(class, clock.now()),
+            None => match self.state.failed(class, clock.now()) {
+                RetryDecision::After(_) if !self.has_timer => RetryDecision::GiveUp(GiveUpReason::NoTimer),
+                decision => decision,
+            },
         }
     }
 

@@ -96,8 +96,8 @@ pub(super) struct RetryClosure<F, E> {
     retried: Retried<F, E>,
     /// The parent of the tokens of the attempts. Made when the first attempt begins.
     token: Option<CancellationToken>,
-    /// The place that is reserved for the timer.
-    reservation: Reservation,
+    /// The place that is reserved for the timer. Without one, no attempt follows the first.
+    reservation: Option<Reservation>,
 }
 
 impl<F, T, E> RetryTask<F, T, E>
@@ -110,12 +110,13 @@ where
     pub(super) fn new(
         f: F,
         attempts: RetryState<E>,
-        reservation: Reservation,
+        reservation: Option<Reservation>,
         timers: Arc<TimerThread>,
         (limits, class): (TaskLimits, Priority),
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
-        let body = RetryClosure { retried: Retried::new(f, attempts), token: None, reservation };
+        let retried = Retried::new(f, attempts).with_timer(reservation.is_some());
+        let body = RetryClosure { retried, token: None, reservation };
         Arc::new_cyclic(|weak_self| Self {
             cell: TaskCell::new(body, id, location, queued_at),
             limits,
@@ -197,9 +198,10 @@ where
     /// Puts the closure back and sets the timer. Cancels the task if the pool is closed or the
     /// token is cancelled.
     fn reschedule(&self, body: RetryClosure<F, E>, due: Deadline, counters: &WorkerCounters, executor: &Executor) {
-        let mut timer = self.timer.lock();
         let this = self.weak_self.upgrade().expect("the caller of a method holds a reference");
-        match body.reservation.insert(due, this) {
+        let reservation = body.reservation.as_ref().expect("a task without a place for a timer has one attempt");
+        let mut timer = self.timer.lock();
+        match reservation.insert(due, this) {
             Ok(key) => {
                 *timer = Some(key);
                 self.cell.put_back(body);

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::attempts::{RetryDecision, RetryState};
 use super::task::RetryTask;
-use super::{ErrorClass, GiveUpReason, RetryBudget, RetryPolicy};
+use super::{Attempt, ErrorClass, GiveUpReason, RetryBudget, RetryPolicy};
 use crate::cancel::token::CancellationToken;
+use crate::error::GroupError;
 use crate::pool::worker_pool::WorkerPool;
 use crate::priority::Priority;
 use crate::sync::{Arc, Mutex};
@@ -188,7 +189,8 @@ fn attempts_are_made_when_their_delays_are_over_and_not_before() {
     };
     let reservation = timers.reserve().expect("there is room");
     let limits = (super::no_limits(), Priority::Normal);
-    let task = RetryTask::new(f, attempts, reservation, Arc::clone(timers), limits, (id, Location::caller(), None));
+    let task =
+        RetryTask::new(f, attempts, Some(reservation), Arc::clone(timers), limits, (id, Location::caller(), None));
     task.run(executor);
     for delay in [1, 2, 4] {
         bench.advance(SECOND * delay - Duration::from_nanos(1));
@@ -234,4 +236,27 @@ fn at_the_limit_of_pending_timers_the_closure_is_returned() {
     drop(reserved);
     let handle = pool.spawn_with_retry(RetryPolicy::exponential(), refused.into_inner()).expect("there is room");
     assert!(handle.join().expect("it is not cancelled").is_ok());
+}
+
+/// Fault 623.
+#[test]
+#[cfg_attr(workcrew_model, allow(clippy::result_large_err, reason = "a model's types are larger"))]
+fn at_the_limit_of_pending_timers_an_item_of_a_map_has_one_attempt() {
+    let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
+    let timers = pool.timers().expect("a thread can be started");
+    let reserved: Vec<_> = (0..MAX_TIMERS).map(|_| timers.reserve().ok()).collect();
+    let policy = || RetryPolicy::fixed(Duration::ZERO);
+    let fails_once =
+        |fails: &bool, attempt: Attempt| if *fails && attempt.number() == 1 { Err("busy") } else { Ok(()) };
+    let results = pool.map_with_retry([false, true], policy(), fails_once);
+    let mut results = results.map(|result| result.expect("it is not cancelled"));
+    assert!(results.next().is_some_and(|result| result.is_ok()));
+    let error = results.next().expect("there is a second item").expect_err("it has failed");
+    assert_eq!((error.attempts(), error.reason()), (1, GiveUpReason::NoTimer));
+    match pool.try_map_with_retry([false, true], policy(), fails_once) {
+        Err(GroupError::Failed(error)) => assert_eq!((error.attempts(), error.reason()), (1, GiveUpReason::NoTimer)),
+        other => panic!("{other:?}"),
+    }
+    drop(reserved);
+    assert!(pool.try_map_with_retry([false, true], policy(), fails_once).is_ok());
 }

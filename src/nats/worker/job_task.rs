@@ -309,7 +309,7 @@ pub(super) fn disposition_of<E>(
         RetryDecision::GiveUp(GiveUpReason::Permanent) => DeadLetterReason::Permanent,
         RetryDecision::GiveUp(GiveUpReason::Deadline) => DeadLetterReason::Deadline,
         RetryDecision::GiveUp(GiveUpReason::Budget) => DeadLetterReason::Budget,
-        RetryDecision::GiveUp(GiveUpReason::Attempts | GiveUpReason::Cancelled(_)) => DeadLetterReason::Attempts,
+        RetryDecision::GiveUp(_) => DeadLetterReason::Attempts,
     };
     Disposition::Dead { reason, error }
 }

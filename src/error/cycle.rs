@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 
+use super::escaped::Escaped;
 use super::failed_task::TaskId;
 use crate::sync::Arc;
 
@@ -259,7 +260,7 @@ impl fmt::Display for CycleTarget {
 
 fn write_again(f: &mut fmt::Formatter<'_>, task: Option<&CycleTask>, names_pool: bool) -> fmt::Result {
     match task {
-        Some(CycleTask { id, pool, .. }) if names_pool => write!(f, "task {id} of pool `{pool}`"),
+        Some(CycleTask { id, pool, .. }) if names_pool => write!(f, "task {id} of pool `{}`", Escaped(pool)),
         Some(CycleTask { id, .. }) => write!(f, "task {id}"),
         None => f.write_str("that task"),
     }
@@ -269,10 +270,10 @@ fn write_task(f: &mut fmt::Formatter<'_>, task: Option<&CycleTask>, names_pool: 
     let Some(CycleTask { id, label, location, pool, .. }) = task else { return f.write_str("a task") };
     write!(f, "task {id} (")?;
     if let Some(label) = label {
-        write!(f, "`{label}`, ")?;
+        write!(f, "`{}`, ", Escaped(label))?;
     }
     write!(f, "{location})")?;
-    if names_pool { write!(f, " of pool `{pool}`") } else { Ok(()) }
+    if names_pool { write!(f, " of pool `{}`", Escaped(pool)) } else { Ok(()) }
 }
 
 fn write_target(f: &mut fmt::Formatter<'_>, target: &CycleTarget, names_pool: bool) -> fmt::Result {
@@ -285,8 +286,8 @@ fn write_target(f: &mut fmt::Formatter<'_>, target: &CycleTarget, names_pool: bo
         CycleKind::GroupRoom => "room in group",
         CycleKind::KeyedRoom => "room in keyed executor",
         CycleKind::Keyed => "keyed executor",
-        CycleKind::Pool => return write!(f, "pool `{pool}`"),
-        CycleKind::QueueRoom => return write!(f, "room in the queue of pool `{pool}`"),
+        CycleKind::Pool => return write!(f, "pool `{}`", Escaped(pool)),
+        CycleKind::QueueRoom => return write!(f, "room in the queue of pool `{}`", Escaped(pool)),
         CycleKind::Event => "the deliveries of an event",
         CycleKind::Mailbox => "room in the mailbox of subscription",
         CycleKind::Subscription => "the end of subscription",
@@ -295,7 +296,7 @@ fn write_target(f: &mut fmt::Formatter<'_>, target: &CycleTarget, names_pool: bo
     };
     f.write_str(what)?;
     if let Some(label) = label {
-        write!(f, " `{label}`")?;
+        write!(f, " `{}`", Escaped(label))?;
     }
-    if names_pool { write!(f, " of pool `{pool}`") } else { Ok(()) }
+    if names_pool { write!(f, " of pool `{}`", Escaped(pool)) } else { Ok(()) }
 }

@@ -191,9 +191,34 @@ impl CycleTarget {
         Self { pool, pool_number, ..self }
     }
 
+    /// Returns `true` if it belongs to the pool of the other one.
+    pub(crate) fn has_pool_of(&self, other: &Self) -> bool {
+        self.pool_number == other.pool_number
+    }
+
+    /// Returns `true` if it belongs to the pool of a task.
+    pub(crate) fn has_pool_of_task(&self, task: &CycleTask) -> bool {
+        self.pool_number == task.pool_number
+    }
+
     /// Returns `true` if it is this task.
     fn is(&self, task: Option<&CycleTask>) -> bool {
         self.task.as_ref().zip(task).is_some_and(|(own, other)| own.is(other))
+    }
+}
+
+/// Writes a task or a target, with the name of its pool if the flag is set.
+pub(crate) struct Named<'a, T>(pub(crate) &'a T, pub(crate) bool);
+
+impl fmt::Display for Named<'_, CycleTask> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_task(f, Some(self.0), self.1)
+    }
+}
+
+impl fmt::Display for Named<'_, CycleTarget> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_target(f, self.0, self.1)
     }
 }
 

@@ -18,8 +18,8 @@ mod timer;
 mod worker_local;
 
 pub use build::BuildError;
-pub(crate) use cycle::NamedPool;
 pub use cycle::{Cycle, CycleKind, CycleTarget, CycleTask, CycleWait};
+pub(crate) use cycle::{Named, NamedPool};
 pub(crate) use escaped::Escaped;
 pub use failed_task::{FailedTask, TaskId};
 pub use failure::TaskFailure;

@@ -51,7 +51,8 @@ pub struct FutureSnapshot {
     pub waits: Vec<WaitSnapshot>,
 }
 
-/// A worker of NATS that has a run on the pool. The numbers are those of all its runs.
+/// A run of a worker of NATS on the pool. The numbers are those of all runs of the worker, and the
+/// jobs that run are among the tasks of the pool's [workers](super::Snapshot::workers).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JobWorkerSnapshot {

@@ -69,8 +69,7 @@ pub struct Snapshot {
     /// The drivers and the callers of gRPC that have futures in flight. Those with the most come
     /// first.
     pub drivers: Page<DriverSnapshot>,
-    /// The workers of NATS that have a run on the pool. Those with the most jobs in flight come
-    /// first.
+    /// The runs of workers of NATS on the pool. Those with the most jobs in flight come first.
     pub job_workers: Page<JobWorkerSnapshot>,
     /// What waits for its time. What is due first comes first.
     pub timers: Page<TimerSnapshot>,

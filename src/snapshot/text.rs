@@ -8,7 +8,7 @@ use super::entries::{Page, QueueSnapshot, TaskSnapshot, TimerKind, TimerSnapshot
 use super::holders::{GroupSnapshot, KeySnapshot, KeyedSnapshot, SubscriptionSnapshot};
 use super::in_flight::{DriverKind, DriverSnapshot, JobWorkerSnapshot};
 use super::report::Snapshot;
-use crate::error::{Escaped, TaskId};
+use crate::error::{CycleWait, Escaped, Named, TaskId};
 use crate::priority::Priority;
 
 impl Display for Snapshot {
@@ -76,18 +76,21 @@ impl Display for TaskSnapshot {
 impl Display for WaitSnapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { task, target, then, runs_on, is_cycle, is_timed, age, .. } = self;
-        write!(f, "has waited {} for {target}", Seconds(*age))?;
+        let names = self.names_pools();
+        write!(f, "has waited {} for {}", Seconds(*age), Named(target, names))?;
         if *is_timed {
             f.write_str(" (with a time limit)")?;
         }
         let mut before = target;
         for wait in then {
             match &wait.task {
-                Some(task) if before.task.as_ref() != Some(task) => write!(f, ", which needs {task}, which")?,
+                Some(task) if before.task.as_ref() != Some(task) => {
+                    write!(f, ", which needs {}, which", Named(task, names))?;
+                }
                 None => f.write_str(", which needs a task that")?,
                 Some(_) => f.write_str(", which")?,
             }
-            write!(f, " waits for {}", wait.target)?;
+            write!(f, " waits for {}", Named(&wait.target, names))?;
             before = &wait.target;
         }
         match (runs_on, is_cycle, task) {
@@ -271,10 +274,16 @@ impl TimerKind {
 }
 
 impl WaitSnapshot {
+    /// Returns `true` if the names of pools must be told, because there are several.
+    fn names_pools(&self) -> bool {
+        let is_other = |wait: &CycleWait| !wait.target.has_pool_of(&self.target);
+        self.then.iter().any(is_other) || self.task.as_ref().is_some_and(|task| !self.target.has_pool_of_task(task))
+    }
+
     /// Returns what waits.
     pub(super) fn waiter(&self) -> String {
         match (&self.task, &self.thread) {
-            (Some(task), _) => task.to_string(),
+            (Some(task), _) => Named(task, self.names_pools()).to_string(),
             (None, Some(thread)) => format!("thread `{}`", Escaped(thread)),
             (None, None) => "a thread".to_owned(),
         }

@@ -3,7 +3,11 @@
 //! `docs/observability.md` prints the snapshots of the stuck programs below, and the tests compare.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../common/mod.rs"]
 mod common;
+#[cfg(feature = "driver")]
+mod in_flight;
+mod names;
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,7 +80,8 @@ fn shows_what_the_page_prints(pool: &WorkerPool, heading: &str, kind: VerdictKin
 }
 
 /// Opens a gate when it is dropped, so that a test that fails ends.
-struct OpenOnDrop(Gate);
+#[derive(Debug)]
+pub struct OpenOnDrop(Gate);
 
 impl Drop for OpenOnDrop {
     fn drop(&mut self) {
@@ -85,7 +90,7 @@ impl Drop for OpenOnDrop {
 }
 
 /// A pool whose tasks stay stuck until the process ends.
-fn lost_pool(workers: usize) -> WorkerPool {
+pub fn lost_pool(workers: usize) -> WorkerPool {
     WorkerPool::builder().workers(workers).on_drop(OnDrop::Detach).build().unwrap()
 }
 

@@ -31,6 +31,7 @@ use super::small_deque::SmallDeque;
 use super::state::{GroupInner, State};
 use super::task_queue::PendingTask;
 use crate::error::CancelReason;
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::priority::Priority;
 use crate::snapshot::{TimerKind, TimerSnapshot};
@@ -119,7 +120,9 @@ impl<R: TaskResult> GroupInner<R> {
         let Body::Repeated(RepeatedBody { reservation, .. }) = &task.body else {
             unreachable!("only a body that makes attempts is delayed")
         };
-        let timer = Arc::new(GroupTimer { group: Arc::downgrade(self), class: self.settings.priority });
+        let TaskOrigin { id, location, label } = self.origin(task.id, task.location);
+        let shown = TimerSnapshot::of_task(TimerKind::Retry, id, label, location);
+        let timer = Arc::new(GroupTimer { group: Arc::downgrade(self), class: self.settings.priority, shown });
         match reservation.insert(due, timer) {
             Ok(key) => {
                 state.delayed.get_or_insert_default().insert((due, task.index), (task, key));
@@ -211,6 +214,8 @@ struct GroupTimer<R: TaskResult> {
     group: Weak<GroupInner<R>>,
     /// The class of the group.
     class: Priority,
+    /// What snapshots show of it.
+    shown: TimerSnapshot,
 }
 
 impl<R: TaskResult> Task for GroupTimer<R> {
@@ -233,6 +238,6 @@ impl<R: TaskResult> Task for GroupTimer<R> {
     }
 
     fn describe_timer(&self) -> TimerSnapshot {
-        TimerSnapshot::of_kind(TimerKind::Retry)
+        self.shown.clone()
     }
 }

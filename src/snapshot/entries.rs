@@ -189,6 +189,12 @@ impl TimerSnapshot {
         Self { kind, task: None, label: None, location: None, due_in: None }
     }
 
+    /// Sets the label.
+    #[cfg(feature = "events")]
+    pub(crate) fn label(self, label: Option<&Arc<str>>) -> Self {
+        Self { label: label.cloned(), ..self }
+    }
+
     /// Returns the timer of a task.
     pub(crate) fn of_task(
         kind: TimerKind,

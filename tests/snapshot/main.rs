@@ -80,8 +80,7 @@ fn shows_what_the_page_prints(pool: &WorkerPool, heading: &str, kind: VerdictKin
 }
 
 /// Opens a gate when it is dropped, so that a test that fails ends.
-#[derive(Debug)]
-pub struct OpenOnDrop(Gate);
+struct OpenOnDrop(Gate);
 
 impl Drop for OpenOnDrop {
     fn drop(&mut self) {
@@ -90,7 +89,7 @@ impl Drop for OpenOnDrop {
 }
 
 /// A pool whose tasks stay stuck until the process ends.
-pub fn lost_pool(workers: usize) -> WorkerPool {
+fn lost_pool(workers: usize) -> WorkerPool {
     WorkerPool::builder().workers(workers).on_drop(OnDrop::Detach).build().unwrap()
 }
 

@@ -122,3 +122,46 @@ fn names_with_line_breaks_and_control_characters_stay_on_their_lines() {
     gate.open();
     waits.join().unwrap();
 }
+
+/// Fault 636.
+#[cfg(feature = "retry")]
+#[test]
+fn retries_of_all_kinds_are_shown_with_their_labels_tasks_and_places() {
+    use workcrew::retry::{RetryError, RetryPolicy};
+
+    fn policy<E>() -> RetryPolicy<E> {
+        RetryPolicy::fixed(Duration::from_secs(3_600)).max_attempts(5)
+    }
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    let group = pool.group::<Result<(), RetryError<&str>>>().label("group");
+    let _ = group.spawn_with_retry(policy(), |_| Err("again"));
+    let keyed = workcrew::KeyedExecutor::<u8>::builder(&pool).label("key").build();
+    let _ = keyed.spawn_with_retry(1, policy(), |_| -> Result<(), _> { Err("again") });
+    let mut expected = vec!["group", "key"];
+    #[cfg(feature = "events")]
+    let _subscriptions = {
+        let bus = workcrew::events::EventBus::new(&pool);
+        let once = bus.subscription::<u8>().name("mails").retry(policy()).handle(|_| Err::<(), _>("again"));
+        let batch = bus.subscription::<u8>().name("batches").batch(8, Duration::from_secs(3_600)).handle(|_| ());
+        bus.publish(1_u8);
+        expected.extend(["batches", "mails"]);
+        (once, batch)
+    };
+    expected.sort_unstable();
+    let snapshot = with_watchdog(|| {
+        loop {
+            let snapshot = pool.snapshot();
+            if snapshot.timers.total == expected.len() {
+                return snapshot;
+            }
+            thread::yield_now();
+        }
+    });
+    let mut labels: Vec<_> = snapshot.timers.entries.iter().map(|timer| timer.label.as_deref().unwrap_or("")).collect();
+    labels.sort_unstable();
+    assert_eq!(labels, expected, "{snapshot}");
+    let retries = || snapshot.timers.entries.iter().filter(|timer| timer.kind == TimerKind::Retry);
+    assert_eq!(retries().count(), expected.len().min(3));
+    assert!(retries().all(|timer| timer.task.is_some() && timer.location.unwrap().file().ends_with("names.rs")));
+    pool.shutdown_now();
+}

@@ -147,7 +147,7 @@ impl Driver {
     ///
     /// The limit works as a semaphore. If futures in flight await tasks that spawn on the same
     /// driver and wait for that, they may all wait forever. Use another driver for the inner
-    /// futures.
+    /// futures. A [snapshot](WorkerPool::snapshot) names the futures that hold such a driver.
     ///
     /// [`JoinHandle::cancel`] drops the future on the I/O thread, soon after it returns.
     ///

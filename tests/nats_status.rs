@@ -12,7 +12,7 @@ use nats_common::{Server, pool, queue, wait_until, work_until};
 use workcrew::nats::{Job, QueueError, Worker};
 use workcrew::retry::RetryPolicy;
 
-/// Fault 236.
+/// Faults 236, 638.
 #[test]
 fn the_figures_of_a_queue_and_its_consumer_tell_what_waits_what_runs_and_since_when() {
     let Some(server) = Server::start() else { return };

@@ -175,3 +175,19 @@ fn what_follows_a_call_waits_for_a_worker_in_the_class_of_its_caller() {
     let expected = [Priority::High, Priority::Normal, Priority::Background].map(|class| [class; 2]);
     assert_eq!(order, expected.concat());
 }
+
+/// Fault 637.
+#[test]
+fn a_snapshot_shows_the_calls_in_flight_with_their_caller() {
+    let pool = pool(1);
+    let caller = caller().label("payments").max_in_flight(2).timeout(AGES).build(&pool).unwrap();
+    let calls: Vec<_> = (0..2).map(|_| caller.call(|_| pending::<Result<Response<()>, Status>>()).unwrap()).collect();
+    let snapshot = pool.snapshot();
+    let [shown] = &*snapshot.drivers.entries else { panic!("{snapshot}") };
+    assert_eq!((shown.label.as_deref(), shown.in_flight, shown.max_in_flight), (Some("payments"), 2, 2));
+    assert_eq!(shown.kind, workcrew::snapshot::DriverKind::Calls);
+    let ids: Vec<_> = shown.futures.entries.iter().map(|call| call.task.id).collect();
+    assert_eq!(ids, calls.iter().map(workcrew::JoinHandle::id).collect::<Vec<_>>());
+    assert!(snapshot.to_string().contains("caller `payments`: 2 of 2 in flight"), "{snapshot}");
+    assert!(calls.iter().all(workcrew::JoinHandle::cancel));
+}

@@ -12,7 +12,7 @@ use nats_common::{Server, pool, queue, wait_until, work_until};
 use workcrew::nats::{Job, QueueError, Worker};
 use workcrew::retry::RetryPolicy;
 
-/// Fault 236.
+/// Faults 236, 638.
 #[test]
 fn the_figures_of_a_queue_and_its_consumer_tell_what_waits_what_runs_and_since_when() {
     let Some(server) = Server::start() else { return };
@@ -40,6 +40,11 @@ fn the_figures_of_a_queue_and_its_consumer_tell_what_waits_what_runs_and_since_w
         });
         let _drained = nats_common::DrainAtEnd(&worker);
         wait_until("one runs", || worker.metrics().jobs_in_flight == 1);
+        let snapshot = pool.snapshot();
+        let [shown] = &*snapshot.job_workers.entries else { panic!("{snapshot}") };
+        assert_eq!((&*shown.name, &*shown.stream, shown.slots, shown.in_flight), ("worker", "JOBS", 1, 1));
+        assert!(snapshot.to_string().contains("(its slots are taken 1/1)"), "{snapshot}");
+        assert!(snapshot.to_json().contains(r#""job_workers":{"total":1,"entries":[{"name":"worker","#));
         let stored = queue.status().unwrap();
         assert_eq!((stored.jobs, stored.consumers), (6, 1));
         assert!(stored.bytes > 6 * 7, "{stored:?}");

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 
+use super::escaped::Escaped;
 use super::failed_task::TaskId;
 use crate::sync::Arc;
 
@@ -190,9 +191,34 @@ impl CycleTarget {
         Self { pool, pool_number, ..self }
     }
 
+    /// Returns `true` if it belongs to the pool of the other one.
+    pub(crate) fn has_pool_of(&self, other: &Self) -> bool {
+        self.pool_number == other.pool_number
+    }
+
+    /// Returns `true` if it belongs to the pool of a task.
+    pub(crate) fn has_pool_of_task(&self, task: &CycleTask) -> bool {
+        self.pool_number == task.pool_number
+    }
+
     /// Returns `true` if it is this task.
     fn is(&self, task: Option<&CycleTask>) -> bool {
         self.task.as_ref().zip(task).is_some_and(|(own, other)| own.is(other))
+    }
+}
+
+/// Writes a task or a target, with the name of its pool if the flag is set.
+pub(crate) struct Named<'a, T>(pub(crate) &'a T, pub(crate) bool);
+
+impl fmt::Display for Named<'_, CycleTask> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_task(f, Some(self.0), self.1)
+    }
+}
+
+impl fmt::Display for Named<'_, CycleTarget> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_target(f, self.0, self.1)
     }
 }
 
@@ -259,7 +285,7 @@ impl fmt::Display for CycleTarget {
 
 fn write_again(f: &mut fmt::Formatter<'_>, task: Option<&CycleTask>, names_pool: bool) -> fmt::Result {
     match task {
-        Some(CycleTask { id, pool, .. }) if names_pool => write!(f, "task {id} of pool `{pool}`"),
+        Some(CycleTask { id, pool, .. }) if names_pool => write!(f, "task {id} of pool `{}`", Escaped(pool)),
         Some(CycleTask { id, .. }) => write!(f, "task {id}"),
         None => f.write_str("that task"),
     }
@@ -269,10 +295,10 @@ fn write_task(f: &mut fmt::Formatter<'_>, task: Option<&CycleTask>, names_pool: 
     let Some(CycleTask { id, label, location, pool, .. }) = task else { return f.write_str("a task") };
     write!(f, "task {id} (")?;
     if let Some(label) = label {
-        write!(f, "`{label}`, ")?;
+        write!(f, "`{}`, ", Escaped(label))?;
     }
     write!(f, "{location})")?;
-    if names_pool { write!(f, " of pool `{pool}`") } else { Ok(()) }
+    if names_pool { write!(f, " of pool `{}`", Escaped(pool)) } else { Ok(()) }
 }
 
 fn write_target(f: &mut fmt::Formatter<'_>, target: &CycleTarget, names_pool: bool) -> fmt::Result {
@@ -285,8 +311,8 @@ fn write_target(f: &mut fmt::Formatter<'_>, target: &CycleTarget, names_pool: bo
         CycleKind::GroupRoom => "room in group",
         CycleKind::KeyedRoom => "room in keyed executor",
         CycleKind::Keyed => "keyed executor",
-        CycleKind::Pool => return write!(f, "pool `{pool}`"),
-        CycleKind::QueueRoom => return write!(f, "room in the queue of pool `{pool}`"),
+        CycleKind::Pool => return write!(f, "pool `{}`", Escaped(pool)),
+        CycleKind::QueueRoom => return write!(f, "room in the queue of pool `{}`", Escaped(pool)),
         CycleKind::Event => "the deliveries of an event",
         CycleKind::Mailbox => "room in the mailbox of subscription",
         CycleKind::Subscription => "the end of subscription",
@@ -295,7 +321,7 @@ fn write_target(f: &mut fmt::Formatter<'_>, target: &CycleTarget, names_pool: bo
     };
     f.write_str(what)?;
     if let Some(label) = label {
-        write!(f, " `{label}`")?;
+        write!(f, " `{}`", Escaped(label))?;
     }
-    if names_pool { write!(f, " of pool `{pool}`") } else { Ok(()) }
+    if names_pool { write!(f, " of pool `{}`", Escaped(pool)) } else { Ok(()) }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 
+use super::escaped::Escaped;
 use crate::sync::Arc;
 
 /// The identity of a task, unique within its pool.
@@ -109,9 +110,11 @@ impl fmt::Display for FailedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let location = self.location;
         match (self.index, self.label()) {
-            (Some(index), Some(label)) => write!(f, "task {index} of group `{label}`, spawned at {location}"),
+            (Some(index), Some(label)) => {
+                write!(f, "task {index} of group `{}`, spawned at {location}", Escaped(label))
+            }
             (Some(index), None) => write!(f, "task {index}, spawned at {location}"),
-            (None, Some(label)) => write!(f, "task `{label}`, submitted at {location}"),
+            (None, Some(label)) => write!(f, "task `{}`, submitted at {location}", Escaped(label)),
             (None, None) => write!(f, "task submitted at {location}"),
         }
     }

@@ -6,6 +6,7 @@
 
 mod build;
 mod cycle;
+mod escaped;
 mod failed_task;
 mod failure;
 mod no_success;
@@ -17,8 +18,9 @@ mod timer;
 mod worker_local;
 
 pub use build::BuildError;
-pub(crate) use cycle::NamedPool;
 pub use cycle::{Cycle, CycleKind, CycleTarget, CycleTask, CycleWait};
+pub(crate) use cycle::{Named, NamedPool};
+pub(crate) use escaped::Escaped;
 pub use failed_task::{FailedTask, TaskId};
 pub use failure::TaskFailure;
 pub use no_success::NoSuccess;

@@ -117,7 +117,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let timers = &self.inner.pool.timers;
         let due = Deadline::after_instant(timers.clock().now(), linger);
         let (mailbox, class) = (Arc::downgrade(self), self.settings.class);
-        let timer = Arc::new(LingerTimer { mailbox, class, is_over: AtomicBool::new(false) });
+        let (name, is_over) = (Arc::clone(&self.settings.name), AtomicBool::new(false));
+        let timer = Arc::new(LingerTimer { mailbox, class, name, is_over });
         let key = timers.insert(due, Arc::clone(&timer) as _);
         state.linger = key.ok().map(|key| Linger { due, timer, key });
     }
@@ -268,6 +269,8 @@ struct LingerTimer<E> {
     mailbox: Weak<Mailbox<E>>,
     /// The class of the subscription.
     class: Priority,
+    /// The name of the subscription, for snapshots.
+    name: Arc<str>,
     /// Whether the batch was taken. Changed under the lock of the mailbox; a hint elsewhere.
     is_over: AtomicBool,
 }
@@ -298,7 +301,7 @@ impl<E: Send + Sync + 'static> Task for LingerTimer<E> {
     }
 
     fn describe_timer(&self) -> TimerSnapshot {
-        TimerSnapshot::of_kind(TimerKind::Batch)
+        TimerSnapshot::of_kind(TimerKind::Batch).label(Some(&self.name))
     }
 
     fn class(&self) -> Priority {

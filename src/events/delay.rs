@@ -17,7 +17,7 @@ use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::priority::Priority;
-use crate::snapshot::{TimerKind, TimerSnapshot};
+use crate::snapshot::TimerSnapshot;
 use crate::sync::Arc;
 use crate::task::context;
 use crate::task::executor::Executor;
@@ -148,7 +148,7 @@ impl<E: Send + Sync + 'static> Task for Delayed<E> {
     }
 
     fn describe_timer(&self) -> TimerSnapshot {
-        TimerSnapshot::of_kind(TimerKind::Retry)
+        self.shown.clone()
     }
 
     fn class(&self) -> Priority {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::delivery::{PendingDelivery, RetryProgress};
 use super::handler::{self, BoxError, Call, Handler};
-use super::mailbox::{Budget, Mailbox, Mode, State};
+use super::mailbox::{Budget, Lengths, Mailbox, Mode, State};
 use super::post::{self, PostResult};
 use super::progress::DeliveryOutcome;
 use super::turn::Delivered;
@@ -246,15 +246,16 @@ impl<E: Send + Sync + 'static> TicketHolder for Mailbox<E> {
 
     fn snapshot(self: Arc<Self>) -> (Holder, Leftover) {
         let state = self.state.lock();
+        let Lengths { waiting, delayed, running } = state.lengths();
         let copy = SubscriptionSnapshot {
             name: Arc::clone(&self.settings.name),
             topic: self.settings.topic.clone(),
             event: type_name::<E>(),
-            waiting: state.queue.len() + state.reserved,
-            delayed: state.delayed.len(),
+            waiting,
+            delayed,
             capacity: self.settings.capacity,
             limit: Some(self.limit()).filter(|limit| *limit < usize::MAX),
-            running: state.tickets.runners(),
+            running,
             publishers: state.room_waiters.count() + state.watches.len() + state.futures.len(),
             is_closed: state.closed.is_some(),
         };

@@ -92,6 +92,7 @@ use crate::pool::group_registry::Registration;
 use crate::pool::overflow::Overflow;
 use crate::priority::Priority;
 use crate::retry::RetryPolicy;
+use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 use crate::task::context::{self, GroupId};
 use crate::task::room::{Room, RoomWaiters};
@@ -225,6 +226,16 @@ pub(super) struct Handlers<E> {
     pub(super) key_of: Option<Arc<KeyOf<E>>>,
 }
 
+/// What a mailbox holds.
+pub(super) struct Lengths {
+    /// The events that wait for the handler, with the places that are reserved.
+    pub(super) waiting: usize,
+    /// The events that wait for the next attempt of the handler.
+    pub(super) delayed: usize,
+    /// The threads that run the handler.
+    pub(super) running: usize,
+}
+
 /// The key of a delayed delivery: its due time, and a number that distinguishes equal times.
 pub(super) type DelayKey = (Deadline, u64);
 
@@ -237,6 +248,8 @@ pub(super) struct Delayed<E> {
     pub(super) key: DelayKey,
     /// The class of the subscription.
     pub(super) class: Priority,
+    /// What snapshots show of its timer.
+    pub(super) shown: TimerSnapshot,
     /// The delivery, and the mailbox to which it returns, until a thread takes them.
     delivery: Mutex<Option<DeliveryOf<E>>>,
     /// Whether a thread has taken them: a copy for readers that take no lock.
@@ -246,7 +259,10 @@ pub(super) struct Delayed<E> {
 impl<E> Delayed<E> {
     pub(super) fn new(key: DelayKey, mailbox: Arc<Mailbox<E>>, delivery: PendingDelivery<E>) -> Arc<Self> {
         let class = mailbox.settings.class;
-        Arc::new(Self { key, class, delivery: Mutex::new(Some((delivery, mailbox))), taken: AtomicBool::new(false) })
+        let label = Some(&mailbox.settings.name);
+        let shown = TimerSnapshot::of_task(TimerKind::Retry, delivery.id, label, delivery.location);
+        let (delivery, taken) = (Mutex::new(Some((delivery, mailbox))), AtomicBool::new(false));
+        Arc::new(Self { key, class, shown, delivery, taken })
     }
 
     /// Takes the delivery out. The caller decides about it.
@@ -401,7 +417,14 @@ impl<E> State<E> {
 
     /// Returns how much of the capacity is in use.
     pub(super) fn occupied(&self) -> usize {
-        self.queue.len() + self.delayed.len() + self.reserved
+        let Lengths { waiting, delayed, .. } = self.lengths();
+        waiting + delayed
+    }
+
+    /// Returns what the mailbox holds.
+    pub(super) fn lengths(&self) -> Lengths {
+        let (waiting, delayed) = (self.queue.len() + self.reserved, self.delayed.len());
+        Lengths { waiting, delayed, running: self.tickets.runners() }
     }
 
     /// Returns `true` if the mailbox accepts events.

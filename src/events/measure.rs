@@ -5,24 +5,21 @@
 
 use super::event_bus::EventBus;
 use super::inner::BusInner;
-use super::mailbox::Mailbox;
+use super::mailbox::{Lengths, Mailbox};
 use super::metrics::{EventBusMetrics, SubscriptionMetrics};
 use crate::sync::{Arc, Ordering};
 
 impl<E> Mailbox<E> {
     /// Returns a snapshot of the counters of the subscription.
     pub(super) fn metrics(&self) -> SubscriptionMetrics {
-        let state = self.state.lock();
-        let (mailbox_len, deliveries_delayed, handlers_running) =
-            (state.occupied(), state.delayed.len(), state.tickets.runners());
-        drop(state);
+        let Lengths { waiting, delayed, running } = self.state.lock().lengths();
         SubscriptionMetrics {
             name: Arc::clone(&self.settings.name),
             topic: self.settings.topic.clone(),
-            mailbox_len,
+            mailbox_len: waiting + delayed,
             mailbox_capacity: self.settings.capacity,
-            deliveries_delayed,
-            handlers_running,
+            deliveries_delayed: delayed,
+            handlers_running: running,
             deliveries: self.counters.read(),
         }
     }

@@ -32,6 +32,7 @@ use super::small_deque::SmallDeque;
 use super::state::{GroupInner, State};
 use super::task_queue::PendingTask;
 use crate::error::{CancelReason, GroupError};
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::priority::Priority;
 use crate::snapshot::{TimerKind, TimerSnapshot};
@@ -128,7 +129,9 @@ impl<R: TaskResult> GroupInner<R> {
         let Body::Repeated(RepeatedBody { reservation: Some(reservation), .. }) = &task.body else {
             unreachable!("only a body that makes attempts and has a place for a timer is delayed")
         };
-        let timer = Arc::new(GroupTimer { group: Arc::downgrade(self), class: self.settings.priority });
+        let TaskOrigin { id, location, label } = self.origin(task.id, task.location);
+        let shown = TimerSnapshot::of_task(TimerKind::Retry, id, label, location);
+        let timer = Arc::new(GroupTimer { group: Arc::downgrade(self), class: self.settings.priority, shown });
         match reservation.insert(due, timer) {
             Ok(key) => {
                 state.delayed.get_or_insert_default().insert((due, task.index), (task, key));
@@ -220,6 +223,8 @@ struct GroupTimer<R: TaskResult> {
     group: Weak<GroupInner<R>>,
     /// The class of the group.
     class: Priority,
+    /// What snapshots show of it.
+    shown: TimerSnapshot,
 }
 
 impl<R: TaskResult> Task for GroupTimer<R> {
@@ -242,6 +247,6 @@ impl<R: TaskResult> Task for GroupTimer<R> {
     }
 
     fn describe_timer(&self) -> TimerSnapshot {
-        TimerSnapshot::of_kind(TimerKind::Retry)
+        self.shown.clone()
     }
 }

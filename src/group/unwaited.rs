@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::panic::Location;
 
 #[cfg(debug_assertions)]
+use crate::error::Escaped;
 use crate::sync::{StaticOnceLock, panicking};
 
 /// How many places of a process are reported.
@@ -50,7 +51,7 @@ impl Unwaited {
         if self.is_waited || tasks == 0 || panicking() || !is_first(self.location) {
             return;
         }
-        let name = label.map(|label| format!(" `{label}`")).unwrap_or_default();
+        let name = label.map(|label| format!(" `{}`", Escaped(label))).unwrap_or_default();
         // A failure to write must not panic in a destructor.
         let _ = writeln!(
             io::stderr(),

@@ -293,7 +293,7 @@ impl CallerBuilder {
             DriverError::Start(_) => CallerError::IoThread(error),
             error => CallerError::MaxInFlight(error),
         })?;
-        let driver = driver.label(self.label.unwrap_or(label)).priority(self.class);
+        let driver = driver.for_calls(self.label.unwrap_or(label), self.class);
         let transport = transport(self.source, &driver)?;
         let config = CallConfig {
             inner: Arc::new(CallerInner {

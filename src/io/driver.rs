@@ -17,6 +17,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::future_task::{FutureTask, OnOutput};
+use super::in_flight::DriverInner;
 use super::permits::{Permits, SubmitPermit};
 use super::thread::IoThread;
 use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
@@ -25,6 +26,7 @@ use crate::pool::inner::PoolInner;
 use crate::pool::submit::WaitMode;
 use crate::pool::worker_pool::WorkerPool;
 use crate::priority::Priority;
+use crate::snapshot::DriverKind;
 use crate::sync::Arc;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
@@ -67,12 +69,8 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 pub struct Driver {
     pool: Arc<PoolInner>,
     io: Arc<IoThread>,
-    /// What limits the futures.
-    permits: Arc<Permits>,
-    /// What observers see of the tasks.
-    label: Option<Arc<str>>,
-    /// The class in which outputs wait for a worker.
-    class: Priority,
+    /// What it shares with its futures.
+    inner: Arc<DriverInner>,
 }
 
 /// The error of a driver that could not be created.
@@ -108,7 +106,8 @@ impl Driver {
             1..=MAX_IN_FLIGHT => {
                 let io = IoThread::of(pool).map_err(DriverError::Start)?;
                 let (pool, permits) = (Arc::clone(pool.inner()), Permits::new(max_in_flight));
-                Ok(Self { pool, io, permits, label: None, class: Priority::Normal })
+                let inner = DriverInner::new(&pool, permits, (None, Priority::Normal, DriverKind::Futures));
+                Ok(Self { pool, io, inner })
             }
             requested => Err(DriverError::TooManyInFlight { requested, limit: MAX_IN_FLIGHT }),
         }
@@ -116,17 +115,23 @@ impl Driver {
 
     /// Sets the label of the tasks, which observers see.
     #[must_use]
-    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
-        self.label = Some(label.into());
-        self
+    pub fn label(self, label: impl Into<Arc<str>>) -> Self {
+        let (class, kind) = (self.inner.class, self.inner.kind());
+        self.with((Some(label.into()), class, kind))
     }
 
     /// Sets the class in which an output waits for a worker; see [`spawn_then`](Self::spawn_then).
     /// The futures themselves have none: the I/O thread drives them all. *Default:
     /// [`Priority::Normal`].*
     #[must_use]
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.class = priority;
+    pub fn priority(self, priority: Priority) -> Self {
+        let (label, kind) = (self.inner.label.clone(), self.inner.kind());
+        self.with((label, priority, kind))
+    }
+
+    /// Sets what the tasks of the driver have in common. Futures in flight keep what they have.
+    fn with(mut self, face: (Option<Arc<str>>, Priority, DriverKind)) -> Self {
+        self.inner = DriverInner::new(&self.pool, Arc::clone(&self.inner.permits), face);
         self
     }
 
@@ -142,7 +147,7 @@ impl Driver {
     ///
     /// The limit works as a semaphore. If futures in flight await tasks that spawn on the same
     /// driver and wait for that, they may all wait forever. Use another driver for the inner
-    /// futures.
+    /// futures. A [snapshot](WorkerPool::snapshot) names the futures that hold such a driver.
     ///
     /// [`JoinHandle::cancel`] drops the future on the I/O thread, soon after it returns.
     ///
@@ -230,7 +235,7 @@ impl Driver {
     /// Returns how many futures may be in flight.
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
-        self.permits.limit()
+        self.inner.permits.limit()
     }
 
     /// Returns how many futures are in flight: started, and not ended. May be stale when it
@@ -240,7 +245,7 @@ impl Driver {
     /// that spawn.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.permits.taken()
+        self.inner.permits.taken()
     }
 }
 
@@ -269,13 +274,20 @@ impl Driver {
         };
         let executor = &self.pool.executor;
         let queued_at = executor.now_if_timing();
-        let Some(id) = executor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, input)) };
+        let Some(id) = executor.admit(location, self.inner.label.as_ref()) else {
+            return Err((Refusal::ShutDown, input));
+        };
         let (future, on_output) = make(input);
-        let permits = Arc::clone(&self.permits);
-        let face = (self.label.clone(), self.class);
-        let task = FutureTask::new(on_output, (&self.io, permits), face, (id, location, queued_at));
+        let driver = Arc::clone(&self.inner);
+        let task = FutureTask::new(on_output, (&self.io, driver), (id, location, queued_at));
         task.spawn(future, submit_permit, &self.pool, &self.io);
         Ok(JoinHandle::new(task, Arc::clone(executor)))
+    }
+
+    /// Returns the driver for calls with a label, whose outcomes wait for a worker in a class.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn for_calls(self, label: Arc<str>, class: Priority) -> Self {
+        self.with((Some(label), class, DriverKind::Calls))
     }
 
     #[cfg(feature = "grpc")]
@@ -290,7 +302,7 @@ impl Driver {
 
     /// Returns a submit permit, or `None` if the caller may spawn without one; see the table above.
     fn acquire_submit_permit(&self, wait_mode: WaitMode) -> Result<Option<SubmitPermit>, Refusal> {
-        if let Some(permit) = self.permits.try_submit() {
+        if let Some(permit) = self.inner.permits.try_submit() {
             return Ok(Some(permit));
         }
         let may_wait = !context::is_io_thread() && !context::is_worker_of(self.pool.id());
@@ -301,7 +313,7 @@ impl Driver {
             WaitMode::Policy => Deadline::NEVER,
             WaitMode::Until(deadline) => deadline,
         };
-        match self.permits.wait_for_submit(&self.pool.executor, &self.pool.shutdown_token, deadline) {
+        match self.inner.permits.wait_for_submit(&self.pool.executor, &self.pool.shutdown_token, deadline) {
             // Waits are nested too deep in callbacks.
             Err(Refusal::Timeout) if matches!(wait_mode, WaitMode::Policy) => Ok(None),
             waited => waited.map(Some),
@@ -322,8 +334,8 @@ unwind::safe!(Driver);
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
-            .field("label", &self.label)
-            .field("priority", &self.class)
+            .field("label", &self.inner.label)
+            .field("priority", &self.inner.class)
             .field("in_flight", &self.in_flight())
             .field("max_in_flight", &self.max_in_flight())
             .finish_non_exhaustive()

@@ -34,19 +34,19 @@ use std::panic::Location;
 
 use tokio::task::AbortHandle;
 
-use super::permits::{OutputPermit, Permits, RunPermit, SubmitPermit};
+use super::in_flight::{DriverInner, FutureCopy, InFlight, Listed};
+use super::permits::{OutputPermit, RunPermit, SubmitPermit};
 use super::thread::{CatchUnwind, IoThread};
-use crate::cancel::token::CancelGuard;
 use crate::error::{CancelReason, JoinError};
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::pool::inner::PoolInner;
-use crate::priority::Priority;
+use crate::snapshot::TaskSnapshot;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context::{self, AwaitedId, GroupId, ThreadId};
 use crate::task::executor::{Executor, TaskMeta};
-use crate::task::job::{Job, Task};
+use crate::task::job::{Job, Leftover, Task, leftover};
 use crate::task::join::JoinStatus;
 use crate::task::sleepers::List;
 use crate::task::waits::{self, Needs};
@@ -77,18 +77,14 @@ pub(super) struct FutureTask<F, O, T> {
     on_worker: Option<fn(&O) -> bool>,
     /// See [`OnOutput`].
     outcome_of: fn(&T) -> TaskOutcome,
-    /// The driver's label, which observers see.
-    label: Option<Arc<str>>,
-    /// The class in which the output waits for a worker.
-    class: Priority,
     /// Aborts the future; set once that is spawned. The thread that sets it checks under the lock
     /// whether the task was cancelled before.
     abort_handle: Mutex<Option<AbortHandle>>,
     /// The thread that drives the future. Not a reference to it, which would be kept by an entry in
     /// the queue, and joins the thread when it is dropped.
     io_thread: ThreadId,
-    /// The permits of the driver.
-    permits: Arc<Permits>,
+    /// What the futures of the driver share.
+    driver: Arc<DriverInner>,
 }
 
 /// The content of the cell until it is claimed for good.
@@ -107,8 +103,7 @@ where
 {
     pub(super) fn new(
         on_output: OnOutput<F, O, T>,
-        (io, permits): (&IoThread, Arc<Permits>),
-        (label, class): (Option<Arc<str>>, Priority),
+        (io, driver): (&IoThread, Arc<DriverInner>),
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
         let OnOutput { f, on_worker, outcome_of } = on_output;
@@ -116,18 +111,7 @@ where
         let [is_driven, output_ready] = [(); 2].map(|()| AtomicBool::new(false));
         let abort_handle = Mutex::new(None);
         let io_thread = io.thread_id();
-        Arc::new(Self {
-            cell,
-            is_driven,
-            output_ready,
-            on_worker,
-            outcome_of,
-            label,
-            class,
-            abort_handle,
-            io_thread,
-            permits,
-        })
+        Arc::new(Self { cell, is_driven, output_ready, on_worker, outcome_of, abort_handle, io_thread, driver })
     }
 
     /// Gives the future to the I/O thread. It waits there for a run permit if none is free.
@@ -140,18 +124,12 @@ where
     ) where
         Fut: Future<Output = O> + Send + 'static,
     {
-        let weak = Arc::downgrade(self);
-        let executor = Arc::clone(&pool.executor);
-        let guard = pool.executor.cancelling.on_cancel(move || {
-            if let Some(task) = weak.upgrade() {
-                task.cancel(CancelReason::ShutDown, &executor);
-            }
-        });
-        let frame = (self.cell.group_id(), self.permits.item());
+        let listed = self.driver.list(self);
+        let frame = (self.cell.group_id(), self.driver.permits.item());
         let future = CatchUnwind::new(future, &pool.executor, Some(self.cell.meta().origin.id), frame);
-        let run_permit = self.permits.try_run();
+        let run_permit = self.driver.permits.try_run();
         let owners = (Arc::clone(pool), Arc::clone(io));
-        let driven = Arc::clone(self).drive(future, submit_permit, run_permit, guard, owners);
+        let driven = Arc::clone(self).drive(future, submit_permit, run_permit, listed, owners);
         let handle = io.spawn(driven);
         let mut abort_handle = self.abort_handle.lock();
         if self.cell.is_done() {
@@ -167,19 +145,19 @@ where
         future: CatchUnwind<Fut>,
         submit_permit: Option<SubmitPermit>,
         run_permit: Option<RunPermit>,
-        guard: CancelGuard,
+        listed: Listed,
         (pool, _io): (Arc<PoolInner>, Arc<IoThread>),
     ) where
         Fut: Future<Output = O> + Send + 'static,
     {
         let run_permit = match run_permit {
             Some(run_permit) => run_permit,
-            None => self.permits.run().await,
+            None => self.driver.permits.run().await,
         };
         // Only a hint, for what a wait needs: relaxed.
         self.is_driven.store(true, Ordering::Relaxed);
         let output = future.await;
-        drop((guard, run_permit));
+        drop((listed, run_permit));
         self.on_output_ready(output, submit_permit, &pool);
     }
 
@@ -204,14 +182,14 @@ where
         match submit_permit {
             Some(permit) => {
                 let task = Arc::downgrade(&self);
-                self.permits.list_output(permit, task, |permit| put(Some(permit)));
+                self.driver.permits.list_output(permit, task, |permit| put(Some(permit)));
             }
             None => put(None),
         }
         if on_worker {
-            let of_permits = has_permit.then(|| self.permits.id());
+            let of_permits = has_permit.then(|| self.driver.permits.id());
             waits::notify_change([self.cell.group_id().into()].into_iter().chain(of_permits), pool.id());
-            let class = self.class;
+            let class = self.driver.class;
             pool.push_unbounded(Job::Task(self), class);
         } else {
             self.run(&pool.executor);
@@ -229,7 +207,7 @@ where
     /// Returns what the executor needs to know of the task.
     fn meta(&self) -> TaskMeta<'_> {
         let mut meta: TaskMeta<'_> = self.cell.meta();
-        meta.origin.label = self.label.as_ref();
+        meta.origin.label = self.driver.label.as_ref();
         meta
     }
 }
@@ -293,6 +271,21 @@ where
     }
 }
 
+impl<F, O, T> InFlight for FutureTask<F, O, T>
+where
+    F: FnOnce(O) -> T + Send + 'static,
+    O: Send + 'static,
+    T: Send + 'static,
+{
+    fn copy(self: Arc<Self>, now: Option<Timestamp>) -> (FutureCopy, Leftover) {
+        let meta = self.meta();
+        let age = now.zip(meta.queued_at).map(|(now, queued_at)| now.since(queued_at));
+        let task = TaskSnapshot::new(meta.origin.id, meta.origin.label, meta.origin.location, age);
+        let (is_driven, id) = (self.is_driven.load(Ordering::Relaxed), self.cell.group_id().into());
+        (FutureCopy { task, is_driven, id }, leftover(self))
+    }
+}
+
 /// The task as the registry of waits sees it; see the rules 5 and 6.
 impl<F, O, T> CellTask for FutureTask<F, O, T>
 where
@@ -308,7 +301,7 @@ where
     }
 
     fn label(&self) -> Option<&Arc<str>> {
-        self.label.as_ref()
+        self.driver.label.as_ref()
     }
 
     /// A future in flight is in progress; an output that waits for a worker is not.
@@ -337,7 +330,7 @@ where
                 needs.end_of(self.cell.group_id());
                 needs.possible_end_of(self.io_thread);
                 if !self.is_driven.load(Ordering::Relaxed) {
-                    needs.possible_end_of(self.permits.id());
+                    self.driver.permits.report_needs(needs);
                 }
             }
         });
@@ -347,7 +340,7 @@ where
         if self.is_output_ready() {
             return Vec::new();
         }
-        let permits = (!self.is_driven.load(Ordering::Relaxed)).then(|| self.permits.id());
+        let permits = (!self.is_driven.load(Ordering::Relaxed)).then(|| self.driver.permits.id());
         permits.into_iter().chain([self.io_thread.into()]).collect()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `thread` is the I/O thread: a runtime that drives any future. `future_task` is a future as a
 //! task of the pool, and `driver` spawns such tasks, with a limit on how many are in flight.
-//! `permits` is that limit. `block_on` waits for a future on a thread without a runtime. What the
+//! `permits` is that limit, and `in_flight` lists the futures. `block_on` waits for a future on a thread without a runtime. What the
 //! futures do is decided by the features above.
 //!
 //! Rules:
@@ -19,6 +19,7 @@
 
 mod driver;
 mod future_task;
+mod in_flight;
 mod permits;
 mod thread;
 mod block_on;

@@ -90,6 +90,20 @@ impl Permits {
         self.limit - self.run.available_permits()
     }
 
+    /// Returns how many outputs wait for a worker and hold a submit permit.
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs.lock().by_key.len()
+    }
+
+    /// Adds what a wait for a permit may need. If every run permit is taken, one of the futures that
+    /// have one must end.
+    pub(super) fn report_needs(self: &Arc<Self>, needs: &mut Needs) {
+        needs.possible_end_of(self.id());
+        if self.taken() >= self.limit {
+            needs.place_at(self.id(), self.limit);
+        }
+    }
+
     /// Returns a run permit if one is free.
     pub(super) fn try_run(&self) -> Option<RunPermit> {
         Arc::clone(&self.run).try_acquire_owned().ok()
@@ -196,15 +210,19 @@ impl Awaited for SubmitRoom {
 
     fn report_needs(&self, needs: &mut Needs) {
         // Also if a permit is free: another thread may take it first.
-        needs.worker = !self.permits.outputs.lock().by_key.is_empty();
-        needs.possible_end_of(self.permits.id());
+        needs.worker = self.permits.outputs() > 0;
+        if needs.worker {
+            needs.possible_end_of(self.permits.id());
+        } else {
+            self.permits.report_needs(needs);
+        }
     }
 
-    /// Takes the oldest output, which releases its permit.
     fn describe(&self) -> CycleTarget {
         CycleTarget::new(CycleKind::Driver)
     }
 
+    /// Takes the oldest output, which releases its permit.
     fn help(self: Arc<Self>) {
         let oldest = self.permits.outputs.lock().by_key.pop_first();
         if let Some(task) = oldest.and_then(|(_, task)| task.upgrade()) {

@@ -25,6 +25,7 @@ use super::pending::{PendingTask, Ran};
 use super::state::{Busy, KeyDelay, KeyedInner, State, Turn};
 use crate::error::CancelReason;
 use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::priority::Priority;
 use crate::snapshot::{TimerKind, TimerSnapshot};
@@ -48,7 +49,9 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         let key = name.id();
         let (inner, is_over) = (Arc::downgrade(self), AtomicBool::new(false));
         let (class, name_of_key) = (self.settings.priority, Arc::downgrade(name));
-        let timer = Arc::new(KeyTimer { inner, key, class, name: name_of_key, is_over });
+        let TaskOrigin { id, location, label } = self.origin(name, task.id, task.location);
+        let shown = TimerSnapshot::of_task(TimerKind::Retry, id, label, location);
+        let timer = Arc::new(KeyTimer { inner, key, class, name: name_of_key, shown, is_over });
         let mut state = self.state.lock();
         let inserted = if state.closed || task.has_ended() {
             None
@@ -175,6 +178,8 @@ struct KeyTimer<K> {
     class: Priority,
     /// The name of the key, for its label.
     name: Weak<KeyName<K>>,
+    /// What snapshots show of it.
+    shown: TimerSnapshot,
     /// Whether the key is no longer delayed by this timer. Changed under the lock of the executor;
     /// a hint elsewhere.
     is_over: AtomicBool,
@@ -215,6 +220,6 @@ impl<K: Send + Sync + 'static> Task for KeyTimer<K> {
     }
 
     fn describe_timer(&self) -> TimerSnapshot {
-        TimerSnapshot::of_kind(TimerKind::Retry)
+        self.shown.clone()
     }
 }

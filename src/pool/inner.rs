@@ -7,6 +7,8 @@ use std::any::Any;
 
 use super::group_registry::{GroupRegistry, Registration};
 use super::overflow::Overflow;
+#[cfg(feature = "driver")]
+use super::sources::Sources;
 use super::worker_set::{WorkerParts, WorkerSet};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
@@ -50,6 +52,9 @@ pub(crate) struct PoolInner {
     /// What all drivers of the pool share. The drivers own it.
     #[cfg(feature = "driver")]
     pub(crate) io: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// What is in flight beside the workers, for snapshots.
+    #[cfg(feature = "driver")]
+    pub(crate) sources: Sources,
 }
 
 impl PoolInner {
@@ -76,6 +81,8 @@ impl PoolInner {
             left_behind: CancellationToken::new(),
             #[cfg(feature = "driver")]
             io: Mutex::default(),
+            #[cfg(feature = "driver")]
+            sources: Sources::default(),
         }
     }
 

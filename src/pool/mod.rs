@@ -17,6 +17,8 @@ pub(crate) mod propagate;
 pub(crate) mod queue_room;
 pub(crate) mod shutdown;
 pub(crate) mod snapshot;
+#[cfg(feature = "driver")]
+pub(crate) mod sources;
 pub(crate) mod spawn_async;
 pub(crate) mod stuck;
 pub(crate) mod submit;

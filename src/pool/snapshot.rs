@@ -11,10 +11,11 @@
 //! | listed waits | one shard of the sleepers at a time | the threads of the shard | as above |
 //! | queues | none | – | a job starts: it is in the queue and on a worker |
 //! | groups | one shard of the group registry for 64 groups, then each group alone | one copy | a task moves from its group to a worker |
+//! | drivers, workers of NATS | the list of sources for 64 of them, then the futures of one driver, and the registry of waits for each future | 16 futures | a future ends: it is shown once more |
 //! | timers | timers | 16 timers | a timer fires |
 //!
-//! The verdicts are found in the copy, with no lock held. No user code runs: a group whose last
-//! reference is held here is dropped by a thread of its own.
+//! The verdicts are found in the copy, with no lock held. No user code runs: a group or a future
+//! whose last reference is held here is dropped by a thread of its own.
 
 use super::inner::PoolInner;
 use super::worker_pool::WorkerPool;
@@ -27,7 +28,7 @@ use crate::snapshot::{
 };
 use crate::sync::{Arc, thread};
 use crate::task::context::ThreadId;
-use crate::task::job::TicketHolder;
+use crate::task::job::{Leftovers, TicketHolder};
 use crate::task::sleepers;
 use crate::task::waits::{self, WaitCopy};
 use crate::unwind;
@@ -73,7 +74,7 @@ impl PoolInner {
         let workers = self.copy_workers(listed);
         link(&mut waits, &workers, self.id().number());
         waits.merge(waits::copy_others(self.id()));
-        let Holders { groups, keyed, subscriptions } = self.copy_groups();
+        let Holders { groups, keyed, subscriptions, drivers, job_workers } = self.copy_holders();
         let snapshot = Snapshot {
             pool: name,
             is_shut_down: tracker.is_closed(),
@@ -86,6 +87,8 @@ impl PoolInner {
             groups,
             keyed,
             subscriptions,
+            drivers,
+            job_workers,
             timers: self.timers.snapshot(),
         };
         snapshot.judge(limits)
@@ -118,13 +121,15 @@ impl PoolInner {
         queues.map(copy).collect()
     }
 
-    fn copy_groups(&self) -> Holders {
-        let (mut holders, mut leftovers) = (Holders::default(), Vec::new());
+    fn copy_holders(&self) -> Holders {
+        let (mut holders, mut leftovers) = (Holders::default(), Leftovers::new());
         self.groups.for_each(|group| {
             let (holder, leftover) = TicketHolder::snapshot(group);
             leftovers.extend(leftover);
             holders.add(holder);
         });
+        #[cfg(feature = "driver")]
+        self.sources.for_each(|source| holders.add(source.snapshot(&mut leftovers)));
         if !leftovers.is_empty() {
             drop_elsewhere(leftovers);
         }
@@ -132,9 +137,9 @@ impl PoolInner {
     }
 }
 
-/// Drops what is left of groups on a thread of its own, because that is user code.
+/// Drops what is left of groups and futures on a thread of its own, because that is user code.
 #[cold]
-fn drop_elsewhere(leftovers: Vec<Box<dyn std::any::Any + Send>>) {
+fn drop_elsewhere(leftovers: Leftovers) {
     let _ = thread::Builder::new().name("workcrew-drop".to_owned()).spawn(move || unwind::discard(leftovers));
 }
 

@@ -67,6 +67,11 @@ pub struct WaitSnapshot {
     pub runs_on: Option<usize>,
     /// Whether the last of these waits needs the first one, or one in between.
     pub is_cycle: bool,
+    /// Whether one of the waits of such a cycle is that of a future, which may also wait for
+    /// something else.
+    pub is_suspected: bool,
+    /// Whether such a cycle needs a place at a driver whose places are all taken.
+    pub needs_place: bool,
     /// Whether the wait has a time limit.
     pub is_timed: bool,
     /// How long the thread has slept.
@@ -184,6 +189,12 @@ impl TimerSnapshot {
         Self { kind, task: None, label: None, location: None, due_in: None }
     }
 
+    /// Sets the label.
+    #[cfg(feature = "events")]
+    pub(crate) fn label(self, label: Option<&Arc<str>>) -> Self {
+        Self { label: label.cloned(), ..self }
+    }
+
     /// Returns the timer of a task.
     pub(crate) fn of_task(
         kind: TimerKind,
@@ -205,6 +216,8 @@ impl WaitSnapshot {
             then: Vec::new(),
             runs_on: None,
             is_cycle: false,
+            is_suspected: false,
+            needs_place: false,
             is_timed: false,
             age: self::since(since),
         }

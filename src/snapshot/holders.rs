@@ -1,6 +1,7 @@
 //! The entries of a snapshot that hold tasks of their own: groups, keyed executors, subscriptions.
 
 use super::entries::{Page, TaskSnapshot};
+use super::in_flight::{DriverSnapshot, JobWorkerSnapshot};
 use crate::error::TaskId;
 use crate::sync::Arc;
 
@@ -96,6 +97,10 @@ pub(crate) enum Holder {
     #[cfg_attr(not(feature = "events"), allow(dead_code, reason = "only buses have subscriptions"))]
     Subscription(SubscriptionSnapshot),
     Keyed(KeyedSnapshot),
+    #[cfg_attr(not(feature = "driver"), allow(dead_code, reason = "only drivers have futures in flight"))]
+    Driver(DriverSnapshot),
+    #[cfg_attr(not(feature = "nats"), allow(dead_code, reason = "only workers of NATS have jobs in flight"))]
+    JobWorker(JobWorkerSnapshot),
 }
 
 /// The pages of what holds tasks of its own.
@@ -104,6 +109,8 @@ pub(crate) struct Holders {
     pub(crate) groups: Page<GroupSnapshot>,
     pub(crate) keyed: Page<KeyedSnapshot>,
     pub(crate) subscriptions: Page<SubscriptionSnapshot>,
+    pub(crate) drivers: Page<DriverSnapshot>,
+    pub(crate) job_workers: Page<JobWorkerSnapshot>,
 }
 
 impl Holders {
@@ -126,6 +133,12 @@ impl Holders {
                     self.subscriptions.push_by_rank(subscription, |subscription| subscription.waiting);
                 }
             }
+            Holder::Driver(driver) => {
+                if driver.is_busy() {
+                    self.drivers.push_by_rank(driver, |driver| driver.futures.total);
+                }
+            }
+            Holder::JobWorker(worker) => self.job_workers.push_by_rank(worker, |worker| worker.in_flight),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::entries::{Page, QueueSnapshot, TaskSnapshot, TimerSnapshot, WaitSnapshot, WorkerSnapshot};
 use super::holders::{GroupSnapshot, KeyedSnapshot, SubscriptionSnapshot};
+use super::in_flight::{DriverKind, DriverSnapshot, FutureSnapshot, JobWorkerSnapshot};
 use super::report::Snapshot;
 use super::verdict::Verdict;
 use crate::error::{CycleTask, CycleWait};
@@ -39,6 +40,8 @@ fn write(snapshot: &Snapshot) -> String {
         json.name("groups").page(&snapshot.groups, group);
         json.name("keyed").page(&snapshot.keyed, keyed);
         json.name("subscriptions").page(&snapshot.subscriptions, subscription);
+        json.name("drivers").page(&snapshot.drivers, driver);
+        json.name("job_workers").page(&snapshot.job_workers, job_worker);
         json.name("timers").page(&snapshot.timers, timer);
     });
     json.text
@@ -72,6 +75,8 @@ fn wait(json: &mut Json, wait: &WaitSnapshot) {
     json.name("then").array(&wait.then, next_wait);
     json.name("runs_on").optional_number(wait.runs_on);
     json.name("is_cycle").boolean(wait.is_cycle);
+    json.name("is_suspected").boolean(wait.is_suspected);
+    json.name("needs_place").boolean(wait.needs_place);
     json.name("is_timed").boolean(wait.is_timed);
     json.name("age_s").time(Some(wait.age));
     json.name("why").string(&format!("{} {wait}", wait.waiter()));
@@ -140,6 +145,34 @@ fn subscription(json: &mut Json, subscription: &SubscriptionSnapshot) {
     json.name("publishers").count(subscription.publishers);
     json.name("is_closed").boolean(subscription.is_closed);
     json.name("why").text(subscription.reason().as_deref());
+}
+
+fn driver(json: &mut Json, driver: &DriverSnapshot) {
+    json.name("label").text(driver.label.as_deref());
+    json.name("kind").string(match driver.kind {
+        DriverKind::Futures => "futures",
+        DriverKind::Calls => "calls",
+    });
+    json.name("in_flight").count(driver.in_flight);
+    json.name("max_in_flight").count(driver.max_in_flight);
+    json.name("waiting").count(driver.waiting);
+    json.name("outputs").count(driver.outputs);
+    json.name("futures").page(&driver.futures, |json, future: &FutureSnapshot| {
+        json.name("task").optional(Some(&future.task), task);
+        json.name("is_driven").boolean(future.is_driven);
+        json.name("waits").array(&future.waits, wait);
+        json.name("why").string(&driver.reason(future));
+    });
+}
+
+fn job_worker(json: &mut Json, worker: &JobWorkerSnapshot) {
+    json.name("name").string(&worker.name);
+    json.name("stream").string(&worker.stream);
+    json.name("slots").count(worker.slots);
+    json.name("in_flight").count(worker.in_flight);
+    json.name("pending").number(worker.pending);
+    json.name("is_paused").boolean(worker.is_paused);
+    json.name("why").text(worker.reason().as_deref());
 }
 
 fn timer(json: &mut Json, timer: &TimerSnapshot) {

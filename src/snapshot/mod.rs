@@ -10,6 +10,7 @@
 
 mod entries;
 mod holders;
+mod in_flight;
 mod json;
 mod report;
 mod rules;
@@ -20,6 +21,7 @@ pub(crate) use self::entries::{PAGE, since};
 pub use self::entries::{Page, QueueSnapshot, TaskSnapshot, TimerKind, TimerSnapshot, WaitSnapshot, WorkerSnapshot};
 pub use self::holders::{GroupSnapshot, KeySnapshot, KeyedSnapshot, SubscriptionSnapshot};
 pub(crate) use self::holders::{Holder, Holders};
+pub use self::in_flight::{DriverKind, DriverSnapshot, FutureSnapshot, JobWorkerSnapshot};
 pub use self::report::Snapshot;
 pub(crate) use self::rules::Limits;
 pub use self::verdict::{Verdict, VerdictKind};

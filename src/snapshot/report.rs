@@ -2,6 +2,7 @@
 
 use super::entries::{Page, QueueSnapshot, TimerSnapshot, WaitSnapshot, WorkerSnapshot};
 use super::holders::{GroupSnapshot, KeyedSnapshot, SubscriptionSnapshot};
+use super::in_flight::{DriverSnapshot, JobWorkerSnapshot};
 use super::verdict::Verdict;
 use crate::sync::Arc;
 
@@ -54,7 +55,7 @@ pub struct Snapshot {
     /// The queue of each [class](crate::Priority) that the pool has seen.
     pub queues: Vec<QueueSnapshot>,
     /// The waits of threads other than the pool's workers, for something of the pool. The longest
-    /// come first.
+    /// come first. The waits of the pool's own futures are those of [`drivers`](Self::drivers).
     pub waits: Page<WaitSnapshot>,
     /// The groups and scopes with tasks that are not done. Those with the most waiting tasks come
     /// first.
@@ -65,6 +66,11 @@ pub struct Snapshot {
     /// The subscriptions of event buses that have events. Those with the most waiting events come
     /// first.
     pub subscriptions: Page<SubscriptionSnapshot>,
+    /// The drivers and the callers of gRPC that have futures in flight. Those with the most come
+    /// first.
+    pub drivers: Page<DriverSnapshot>,
+    /// The runs of workers of NATS on the pool. Those with the most jobs in flight come first.
+    pub job_workers: Page<JobWorkerSnapshot>,
     /// What waits for its time. What is due first comes first.
     pub timers: Page<TimerSnapshot>,
 }

@@ -3,6 +3,8 @@
 //! | kind | found if | cause |
 //! |---|---|---|
 //! | `Deadlock` | waits need each other | certain |
+//! | `SuspectedCircle` | waits need each other for long, and one of them is that of a future | suspected |
+//! | `DriverLimit` | the places of a driver are taken, and the futures that have them need one more, for long | suspected |
 //! | `HeldUp` | a task runs for long and does not wait in this crate, and a wait needs it | suspected |
 //! | `GroupLimit` | a group is at its limit, its tasks run for long, and others wait for the limit | suspected |
 //! | `KeyBusy` | a task of a key runs for long, and others of the key wait | certain |
@@ -21,10 +23,11 @@ use std::time::Duration;
 
 use super::entries::{QueueSnapshot, TaskSnapshot, WaitSnapshot, WorkerSnapshot};
 use super::holders::{GroupSnapshot, KeyedSnapshot, SubscriptionSnapshot};
+use super::in_flight::DriverSnapshot;
 use super::report::Snapshot;
 use super::text::{Counted, Seconds};
 use super::verdict::{Verdict, VerdictKind};
-use crate::error::CycleKind;
+use crate::error::{CycleKind, Escaped};
 use crate::sync::Arc;
 
 /// The time from which a snapshot finds that something does not move.
@@ -85,6 +88,9 @@ impl Snapshot {
 
     pub(crate) fn verdicts_by(&self, limits: &Limits<'_>) -> Vec<Verdict> {
         let mut found: Vec<Verdict> = self.deadlock().into_iter().collect();
+        let full = self.drivers.entries.iter().filter_map(|driver| driver_limit(driver, limits.default));
+        found.extend(full);
+        found.extend(self.suspected_circle(limits.default));
         found.extend(self.workers.iter().filter_map(|worker| self.held_up(worker, limits)));
         found.extend(self.groups.entries.iter().filter_map(|group| self.group_limit(group, limits)));
         found.extend(self.keyed.entries.iter().flat_map(|keyed| self.busy_keys(keyed, limits)));
@@ -104,13 +110,26 @@ impl Snapshot {
 
     /// Returns all waits that are shown.
     fn all_waits(&self) -> impl Iterator<Item = &WaitSnapshot> {
-        self.workers.iter().filter_map(|worker| worker.wait.as_ref()).chain(&self.waits.entries)
+        let of_workers = self.workers.iter().filter_map(|worker| worker.wait.as_ref());
+        let futures = self.drivers.entries.iter().flat_map(|driver| &driver.futures.entries);
+        of_workers.chain(&self.waits.entries).chain(futures.flat_map(|future| &future.waits))
     }
 
     fn deadlock(&self) -> Option<Verdict> {
-        let wait = self.all_waits().find(|wait| wait.is_cycle && !wait.is_timed)?;
+        let wait = self.all_waits().find(|wait| wait.is_cycle && !wait.is_timed && !wait.is_suspected)?;
         let message = format!("waits need each other, and none of them can end: {} {wait}", wait.waiter());
         Some(Verdict::new(VerdictKind::Deadlock, wait.age, message))
+    }
+
+    /// Finds waits that need each other through a future, which may wait for something else, too.
+    fn suspected_circle(&self, limit: Duration) -> Option<Verdict> {
+        let is_meant = |wait: &&WaitSnapshot| wait.is_cycle && wait.is_suspected && !wait.needs_place;
+        let wait = self.all_waits().filter(is_meant).find(|wait| wait.age >= limit)?;
+        let message = format!(
+            "suspected circle: {} {wait}; it ends only if a future in it waits for something else, too",
+            wait.waiter()
+        );
+        Some(Verdict::suspected(VerdictKind::SuspectedCircle, wait.age, message))
     }
 
     /// Finds the waits that need the task of a worker.
@@ -146,7 +165,8 @@ impl Snapshot {
         };
         let members = self.running(is_member);
         let age = youngest(&members, limits).filter(|_| members.len() >= limit)?;
-        let name = group.label.as_ref().map_or_else(|| "a group".to_owned(), |label| format!("group `{label}`"));
+        let name =
+            group.label.as_ref().map_or_else(|| "a group".to_owned(), |label| format!("group `{}`", Escaped(label)));
         let message = format!(
             "the limit of {name} ({limit}) is held for {} by {}; {} for the limit, and a running task that needs one \
              of those never ends",
@@ -161,7 +181,7 @@ impl Snapshot {
         let busy = keyed.running.entries.iter().filter(|key| key.waiting > 0).filter_map(|key| {
             let members = self.running(|task| task.id == key.task);
             let age = youngest(&members, limits)?;
-            let label = key.label.as_ref().map_or_else(String::new, |label| format!(" `{label}`"));
+            let label = key.label.as_ref().map_or_else(String::new, |label| format!(" `{}`", Escaped(label)));
             let message = format!(
                 "a key{label} is busy for {} with {}, and {} for it",
                 Seconds(age),
@@ -181,7 +201,7 @@ impl Snapshot {
         let age = youngest(&members, limits)?;
         let mut message = format!(
             "mailbox `{}` is full ({} of {}), and its handler has run for {}: {}",
-            mailbox.name,
+            Escaped(&mailbox.name),
             mailbox.waiting + mailbox.delayed,
             mailbox.capacity,
             Seconds(age),
@@ -235,6 +255,33 @@ impl Snapshot {
     fn running(&self, is_meant: impl Fn(&TaskSnapshot) -> bool) -> Vec<&WorkerSnapshot> {
         self.workers.iter().filter(|worker| worker.task.as_ref().is_some_and(&is_meant)).collect()
     }
+}
+
+/// Finds a driver whose places are held by futures that need one more place.
+fn driver_limit(driver: &DriverSnapshot, limit: Duration) -> Option<Verdict> {
+    let held = driver.futures.entries.iter().filter_map(|future| {
+        let wait = future.waits.iter().find(|wait| wait.is_suspected && wait.needs_place && wait.age >= limit)?;
+        Some((&future.task, wait))
+    });
+    let held: Vec<(&TaskSnapshot, &WaitSnapshot)> = held.collect();
+    let age = held.iter().map(|(_, wait)| wait.age).min()?;
+    let mut message = format!(
+        "suspected circle: the limit of driver{} ({}) is held for {} by ",
+        driver.quoted_label(),
+        driver.max_in_flight,
+        Seconds(age),
+    );
+    for (at, (task, wait)) in held.iter().take(MAX_NAMED).enumerate() {
+        let _ = write!(message, "{}{}, which waits for {}", if at == 0 { "" } else { ", " }, task.name(), wait.target);
+    }
+    match driver.in_flight.saturating_sub(held.len().min(MAX_NAMED)) {
+        0 => {}
+        more => {
+            let _ = write!(message, ", and {more} more");
+        }
+    }
+    message.push_str("; each of them needs a task that waits for a place");
+    Some(Verdict::suspected(VerdictKind::DriverLimit, age, message))
 }
 
 /// Finds a task that runs for longer than the limit of its label.

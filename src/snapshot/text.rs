@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use super::entries::{Page, QueueSnapshot, TaskSnapshot, TimerKind, TimerSnapshot, WaitSnapshot, WorkerSnapshot};
 use super::holders::{GroupSnapshot, KeySnapshot, KeyedSnapshot, SubscriptionSnapshot};
+use super::in_flight::{DriverKind, DriverSnapshot, JobWorkerSnapshot};
 use super::report::Snapshot;
-use crate::error::TaskId;
+use crate::error::{CycleWait, Escaped, Named, TaskId};
 use crate::priority::Priority;
 
 impl Display for Snapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { pool, tasks_queued, tasks_running, .. } = self;
         let workers = Counted(self.workers.len(), "worker");
+        let pool = Escaped(pool);
         writeln!(f, "pool `{pool}`: {workers}, tasks queued: {tasks_queued}, running: {tasks_running}")?;
         if self.is_shut_down {
             writeln!(f, "it is shut down: it refuses new tasks")?;
@@ -28,6 +30,8 @@ impl Display for Snapshot {
         write_page(f, &self.groups, "groups")?;
         write_page(f, &self.keyed, "keyed executors")?;
         write_page(f, &self.subscriptions, "subscriptions")?;
+        write_page(f, &self.drivers, "drivers")?;
+        write_page(f, &self.job_workers, "workers of NATS")?;
         write_page(f, &self.timers, "timers")
     }
 }
@@ -72,17 +76,21 @@ impl Display for TaskSnapshot {
 impl Display for WaitSnapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { task, target, then, runs_on, is_cycle, is_timed, age, .. } = self;
-        write!(f, "has waited {} for {target}", Seconds(*age))?;
+        let names = self.names_pools();
+        write!(f, "has waited {} for {}", Seconds(*age), Named(target, names))?;
         if *is_timed {
             f.write_str(" (with a time limit)")?;
         }
         let mut before = target;
         for wait in then {
             match &wait.task {
-                Some(task) if before.task.as_ref() != Some(task) => write!(f, ", which needs {task}, which")?,
-                _ => f.write_str(", which")?,
+                Some(task) if before.task.as_ref() != Some(task) => {
+                    write!(f, ", which needs {}, which", Named(task, names))?;
+                }
+                None => f.write_str(", which needs a task that")?,
+                Some(_) => f.write_str(", which")?,
             }
-            write!(f, " waits for {}", wait.target)?;
+            write!(f, " waits for {}", Named(&wait.target, names))?;
             before = &wait.target;
         }
         match (runs_on, is_cycle, task) {
@@ -151,9 +159,9 @@ impl Display for KeySnapshot {
 impl Display for SubscriptionSnapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { name, topic, event, waiting, delayed, capacity, running, publishers, .. } = self;
-        write!(f, "subscription `{name}` to `{event}`")?;
+        write!(f, "subscription `{}` to `{event}`", Escaped(name))?;
         if let Some(topic) = topic {
-            write!(f, ", topic `{topic}`")?;
+            write!(f, ", topic `{}`", Escaped(topic))?;
         }
         write!(f, ": {running} running, {waiting} of {capacity} waiting")?;
         if self.is_full() {
@@ -162,6 +170,40 @@ impl Display for SubscriptionSnapshot {
         write_delayed(f, *delayed)?;
         write_reason(f, self.reason())?;
         write_waiters(f, *publishers, "publisher")
+    }
+}
+
+impl Display for DriverSnapshot {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { label, kind, in_flight, max_in_flight, waiting, outputs, futures } = self;
+        f.write_str(match kind {
+            DriverKind::Futures => "driver",
+            DriverKind::Calls => "caller",
+        })?;
+        write_label(f, label.as_deref())?;
+        write!(f, ": {in_flight} of {max_in_flight} in flight")?;
+        if *waiting > 0 {
+            write!(f, ", {waiting} waiting for a place")?;
+        }
+        if *outputs > 0 {
+            write!(f, ", {} waiting for a worker", Counted(*outputs, "output"))?;
+        }
+        for future in &futures.entries {
+            write!(f, "\n    {}: {}", future.task, self.reason(future))?;
+        }
+        match futures.total - futures.entries.len().min(futures.total) {
+            0 => Ok(()),
+            more => write!(f, "\n    ... and {more} more"),
+        }
+    }
+}
+
+impl Display for JobWorkerSnapshot {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { name, stream, slots, in_flight, pending, .. } = self;
+        let (name, stream) = (Escaped(name), Escaped(stream));
+        write!(f, "worker of NATS `{name}` on `{stream}`: {in_flight} of {slots} in flight, {pending} pending")?;
+        write_reason(f, self.reason())
     }
 }
 
@@ -178,9 +220,9 @@ impl Display for TimerSnapshot {
             write!(f, " of task {task}")?;
         }
         match (&self.label, self.location) {
-            (Some(label), Some(location)) => write!(f, " (`{label}`, {location})")?,
+            (Some(label), Some(location)) => write!(f, " (`{}`, {location})", Escaped(label))?,
             (None, Some(location)) => write!(f, " ({location})")?,
-            (Some(label), None) => write!(f, " (`{label}`)")?,
+            (Some(label), None) => write!(f, " (`{}`)", Escaped(label))?,
             (None, None) => {}
         }
         match self.due_in {
@@ -192,7 +234,7 @@ impl Display for TimerSnapshot {
 }
 
 fn write_label(f: &mut Formatter<'_>, label: Option<&str>) -> fmt::Result {
-    label.map_or(Ok(()), |label| write!(f, " `{label}`"))
+    label.map_or(Ok(()), |label| write!(f, " `{}`", Escaped(label)))
 }
 
 fn write_delayed(f: &mut Formatter<'_>, delayed: usize) -> fmt::Result {
@@ -232,11 +274,17 @@ impl TimerKind {
 }
 
 impl WaitSnapshot {
+    /// Returns `true` if the names of pools must be told, because there are several.
+    fn names_pools(&self) -> bool {
+        let is_other = |wait: &CycleWait| !wait.target.has_pool_of(&self.target);
+        self.then.iter().any(is_other) || self.task.as_ref().is_some_and(|task| !self.target.has_pool_of_task(task))
+    }
+
     /// Returns what waits.
     pub(super) fn waiter(&self) -> String {
         match (&self.task, &self.thread) {
-            (Some(task), _) => task.to_string(),
-            (None, Some(thread)) => format!("thread `{thread}`"),
+            (Some(task), _) => Named(task, self.names_pools()).to_string(),
+            (None, Some(thread)) => format!("thread `{}`", Escaped(thread)),
             (None, None) => "a thread".to_owned(),
         }
     }
@@ -260,7 +308,7 @@ impl Display for TaskName<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { id, label, location } = self;
         match label {
-            Some(label) => write!(f, "task {id} (`{label}`, {location})"),
+            Some(label) => write!(f, "task {id} (`{}`, {location})", Escaped(label)),
             None => write!(f, "task {id} ({location})"),
         }
     }

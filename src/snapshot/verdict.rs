@@ -25,6 +25,11 @@ pub struct Verdict {
 pub enum VerdictKind {
     /// Waits need each other, so none of them can end.
     Deadlock,
+    /// Waits need each other for long, and one of them is that of a future. It may wait for something
+    /// else too, so this is a suspicion.
+    SuspectedCircle,
+    /// The places of a driver are held for long by futures that need one more place.
+    DriverLimit,
     /// Waits need a task that runs for long and does not wait in this crate. It may wait for a lock
     /// that one of the waiters holds.
     HeldUp,
@@ -60,6 +65,8 @@ impl VerdictKind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Deadlock => "deadlock",
+            Self::SuspectedCircle => "suspected_circle",
+            Self::DriverLimit => "driver_limit",
             Self::HeldUp => "held_up",
             Self::GroupLimit => "group_limit",
             Self::KeyBusy => "key_busy",

@@ -335,6 +335,14 @@ pub(crate) fn stack() -> Stack {
     CONTEXT.try_with(of_thread).unwrap_or_default()
 }
 
+/// Returns the id of the innermost task on this thread's stack, if it can be waited for.
+#[cfg(feature = "driver")]
+pub(crate) fn innermost_group() -> Option<AwaitedId> {
+    let innermost = |context: &Context| context.frames.borrow().last().map(|frame| frame.group);
+    let group = CONTEXT.try_with(innermost).ok().flatten();
+    group.filter(|group| *group != GroupId::NONE).map(AwaitedId::from)
+}
+
 /// Returns the pool that this thread is a worker of.
 pub(crate) fn worker_pool() -> Option<PoolId> {
     CONTEXT.try_with(|context| context.worker.borrow().as_ref().map(|(pool, _)| *pool)).ok().flatten()

@@ -64,7 +64,8 @@ use crate::unwind;
 /// polls. It knows neither channels and locks, nor a handle that another runtime polls. No worker
 /// helps a task that waits for those. A future that awaits several things may cause a task to run
 /// early on the waiting worker, but its waits are never refused: the crate cannot know what else
-/// might complete it. So a task that joins a future which awaits that very task waits forever.
+/// might complete it. So a task that joins a future which awaits that very task waits forever. A
+/// [snapshot](crate::WorkerPool::snapshot) names such a circle as a suspicion.
 ///
 /// # Examples
 ///

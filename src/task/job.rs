@@ -103,6 +103,8 @@ pub(crate) trait TicketHolder: Send + Sync {
 
 /// The rest of a group whose last reference a snapshot has held, for another thread to drop.
 pub(crate) type Leftover = Option<Box<dyn Any + Send>>;
+/// What is left of several.
+pub(crate) type Leftovers = Vec<Box<dyn Any + Send>>;
 
 /// Drops a reference to a group, unless it is the last one. Returns the group then.
 pub(crate) fn leftover<T: Send + 'static>(group: Arc<T>) -> Leftover {

@@ -6,6 +6,7 @@ pub(crate) mod consumer_settings;
 pub(crate) mod consumer_plan;
 pub(crate) mod control;
 pub(crate) mod slots;
+mod source;
 pub(crate) mod metrics;
 pub(crate) mod status;
 pub(crate) mod command;
@@ -41,6 +42,7 @@ use self::metrics::{Counters, WorkerMetrics};
 use self::order::Order;
 use self::rate_turns::SharedRate;
 use self::run::state::{RunContext, WorkerRun};
+use self::source::RunSource;
 use crate::cancel::token::CancellationToken;
 use crate::io::{BlockError, mpsc};
 use crate::nats::check::MAX_CONCURRENT;
@@ -205,6 +207,7 @@ impl<E> Worker<E> {
             rate: self.rate.clone(),
             commands,
         };
+        let _source = RunSource::add(pool_inner, &self.config, &self.counters, &self.control);
         let run = async move { WorkerRun::new(context).run().await };
         match self.connection.io.block_on(run, Deadline::NEVER) {
             Ok(ended) => ended,

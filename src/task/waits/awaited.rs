@@ -50,6 +50,8 @@ pub(crate) struct Needs {
     pub(super) ids: Vec<AwaitedId>,
     /// What must happen, or it never ends; see `knot`.
     pub(super) conditions: Vec<Condition>,
+    /// What must happen if all places of a driver are taken for good; for suspicions only.
+    pub(super) places: Vec<Condition>,
 }
 
 /// Something that must happen: the end of one of these alternatives. Never empty.
@@ -87,6 +89,12 @@ impl Needs {
         if tasks > 0 {
             self.conditions.push(vec![Alternative::AnyOf(id, tasks)]);
         }
+    }
+
+    /// Adds a place that one of `tasks` tasks with one id must give back, as a suspicion only.
+    #[cfg(feature = "driver")]
+    pub(crate) fn place_at(&mut self, id: AwaitedId, tasks: usize) {
+        self.places.push(vec![Alternative::AnyOf(id, tasks)]);
     }
 
     /// Adds several things. One of them must end first.

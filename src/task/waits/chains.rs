@@ -6,15 +6,20 @@
 
 use super::awaited::Needs;
 use super::entry::{Entry, EntryId};
-use super::knot::{Knot, name_task};
+use super::knot::{Knot, Trust, name_task};
 use super::registry::{self, Place, Registry};
 use crate::error::{CycleTarget, CycleTask, CycleWait, NamedPool};
 use crate::snapshot::{PAGE, Page, WaitSnapshot};
 use crate::sync::Arc;
+#[cfg(feature = "driver")]
+use crate::task::context::AwaitedId;
 use crate::task::context::{PoolId, ThreadId};
 
 /// The number of waits that one copy shows, so that a long chain takes bounded time.
 const MAX_STEPS: usize = 8;
+/// The number of waits of one future that a copy shows.
+#[cfg(feature = "driver")]
+const MAX_OF_FUTURE: usize = 4;
 /// The number of entries that are looked at under one hold of the lock.
 const PER_HOLD: usize = 64;
 
@@ -47,8 +52,8 @@ pub(crate) fn copy_workers(pool: PoolId) -> Vec<WaitCopy> {
     }
 }
 
-/// Copies the longest of the other waits for something of a pool: those of other pools' workers,
-/// and of threads and futures that run tasks.
+/// Copies the longest of the other waits for something of a pool: those of other pools' workers and
+/// futures, and of threads that run tasks.
 pub(crate) fn copy_others(pool: PoolId) -> Page<WaitSnapshot> {
     let mut page = Page::new();
     let mut after: Option<Place> = None;
@@ -58,7 +63,8 @@ pub(crate) fn copy_others(pool: PoolId) -> Page<WaitSnapshot> {
             for (place, entry) in registry.by_target(after).take(PER_HOLD) {
                 after = Some(place);
                 let is_first = entry.targets.first() == Some(&place.0);
-                if is_first && entry.stack.worker != Some(pool) && entry.target.pool() == pool {
+                let is_own = entry.stack.worker == Some(pool) || entry.future.is_some() && entry.blocks(pool.into());
+                if is_first && !is_own && entry.target.pool() == pool {
                     page.push_oldest(copy(registry, entry));
                 }
             }
@@ -69,14 +75,23 @@ pub(crate) fn copy_others(pool: PoolId) -> Page<WaitSnapshot> {
     }
 }
 
+/// Copies the pending waits of a driven future, whose id is given.
+#[cfg(feature = "driver")]
+pub(crate) fn copy_of_future(id: AwaitedId) -> Vec<WaitSnapshot> {
+    registry::read(|registry| {
+        let waits = registry.blocking(id).filter(|entry| entry.future == Some(id)).take(MAX_OF_FUTURE);
+        waits.map(|entry| copy(registry, entry)).collect()
+    })
+}
+
 /// Copies a wait, and the waits that must end first.
 fn copy(registry: &Registry, entry: &Arc<Entry>) -> WaitSnapshot {
     let mut copy = WaitSnapshot::new(task_of(registry, entry), target_of(registry, entry), entry.since);
-    if entry.is_certain()
-        && let Some(knot) = Knot::find(entry, |id| registry.blocking(id).filter(|other| other.id != entry.id))
-    {
-        copy.then = knot.cycle(0, &|pool| registry.name_of(pool)).waits().iter().skip(1).cloned().collect();
+    if let Some((knot, trust)) = knot_of(registry, entry) {
+        let path: Vec<&Arc<Entry>> = knot.path().collect();
+        copy.then = path.windows(2).map(|pair| next_wait(registry, pair[0], pair[1])).collect();
         copy.is_cycle = true;
+        (copy.is_suspected, copy.needs_place) = (trust != Trust::Certain, trust == Trust::Places);
         return copy;
     }
     let (mut seen, mut last) = (vec![entry.id], entry);
@@ -85,11 +100,28 @@ fn copy(registry: &Registry, entry: &Arc<Entry>) -> WaitSnapshot {
         last.target.report_needs(&mut needs);
         let mut blocking = needs.ids.iter().flat_map(|id| registry.blocking(*id));
         let Some(next) = blocking.find(|next| !seen.contains(&next.id)) else { break };
-        copy.then.push(CycleWait::new(task_of(registry, next), target_of(registry, next)));
+        copy.then.push(next_wait(registry, last, next));
         seen.push(next.id);
         last = next;
     }
     copy
+}
+
+/// Finds waits that need each other and this one; first those that are certain, then those that can
+/// only be suspected.
+fn knot_of(registry: &Registry, entry: &Arc<Entry>) -> Option<(Knot, Trust)> {
+    let others = |id| registry.blocking(id).filter(|other| other.id != entry.id);
+    [Trust::Certain, Trust::Futures, Trust::Places].into_iter().find_map(|trust| {
+        let counts = if trust == Trust::Certain { entry.is_certain() } else { entry.may_be_stuck() };
+        counts.then(|| Knot::find(entry, others, trust)).flatten().map(|knot| (knot, trust))
+    })
+}
+
+/// Describes a wait that another wait needs. The waiter may be the very target of that.
+fn next_wait(registry: &Registry, before: &Entry, next: &Entry) -> CycleWait {
+    let is_target = || next.blocks(before.target.awaited_id());
+    let task = task_of(registry, next).or_else(|| is_target().then(|| target_of(registry, before).task).flatten());
+    CycleWait::new(task, target_of(registry, next))
 }
 
 fn task_of(registry: &Registry, entry: &Entry) -> Option<CycleTask> {

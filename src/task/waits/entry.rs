@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     /// The tasks that the wait blocks.
     pub(super) stack: Stack,
+    /// The driven future that has polled the target, if one has.
+    pub(super) future: Option<AwaitedId>,
     /// When it was made, shortly before its waiter sleeps.
     pub(super) since: Instant,
     /// When it can help without a notification. Set before it is inserted.
@@ -38,12 +40,32 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack, waker: Option<Waker>) -> Arc<Self> {
+    /// Returns the entry of the wait of a thread.
+    pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack) -> Arc<Self> {
+        Self::with(target, kind, stack, (None, None))
+    }
+
+    /// Returns the entry of the wait of a future.
+    pub(super) fn of_future(
+        target: Arc<dyn Awaited>,
+        stack: Stack,
+        waker: &Waker,
+        future: Option<AwaitedId>,
+    ) -> Arc<Self> {
+        Self::with(target, Kind::Open, stack, (Some(waker.clone()), future))
+    }
+
+    fn with(
+        target: Arc<dyn Awaited>,
+        kind: Kind,
+        stack: Stack,
+        (waker, future): (Option<Waker>, Option<AwaitedId>),
+    ) -> Arc<Self> {
         static IDS: IdGenerator = IdGenerator::new();
         let (notified, refused) = (AtomicBool::new(false), OnceLock::new());
         let targets = iter::once(target.awaited_id()).chain(target.related_ids()).collect();
         let (id, since) = (IDS.next(), sync::now());
-        Arc::new(Self { id, target, targets, kind, stack, since, until: None, notified, refused, waker })
+        Arc::new(Self { id, target, targets, kind, stack, future, since, until: None, notified, refused, waker })
     }
 
     pub(super) fn is_notified(&self) -> bool {
@@ -99,6 +121,12 @@ impl Entry {
     /// Returns `true` if the wait can only end with its target.
     pub(super) fn is_certain(&self) -> bool {
         self.kind != Kind::Open && !self.is_refused()
+    }
+
+    /// Returns `true` if the wait may be one of a circle, certain or suspected. It is not if a task
+    /// on a worker has polled a future: the task may go on without it.
+    pub(super) fn may_be_stuck(&self) -> bool {
+        !self.is_refused() && (self.waker.is_none() || self.future.is_some())
     }
 
     /// Refuses the wait, whose waiter the caller wakes.

@@ -21,6 +21,11 @@
 //! next one blocks. It is found first, and needs no removal.
 //!
 //! A wait of a future is never stuck. A wait with a time limit is not registered.
+//!
+//! A snapshot also looks for what can only be *suspected*, see [`Trust`]. There a wait of a driven
+//! future may be stuck, too. A future that has polled several things is stuck only if each of these
+//! waits is: it may go on with any of them. Nothing is refused because of a suspicion, and such a
+//! search ends without a result after [`MAX_SUSPECTED`] waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::iter;
@@ -31,6 +36,20 @@ use crate::error::{Cycle, CycleTask, CycleWait, NamedPool};
 use crate::observe::task_info::RunningTask;
 use crate::sync::Arc;
 use crate::task::context::{AwaitedId, PoolId};
+
+/// The number of waits after which the search for a suspected knot ends.
+const MAX_SUSPECTED: usize = 128;
+
+/// Which waits may be in a knot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Those that end only with their target.
+    Certain,
+    /// Also those of driven futures.
+    Futures,
+    /// The same, and the places of a driver, if all are taken.
+    Places,
+}
 
 /// Returns the name of a pool.
 pub(super) type PoolNames<'a> = dyn Fn(PoolId) -> NamedPool + 'a;
@@ -62,26 +81,42 @@ struct Step {
 struct Blocked {
     /// How many blocked tasks make the alternative impossible.
     enough: usize,
-    /// The waits, each with the number of tasks that it blocks.
-    by: Vec<(usize, usize)>,
+    /// The waits.
+    by: Vec<Blocker>,
+}
+
+/// A wait that blocks an alternative.
+struct Blocker {
+    /// Its step.
+    at: usize,
+    /// The number of tasks that it blocks.
+    tasks: usize,
+    /// The future that has begun it together with its other waits.
+    future: Option<AwaitedId>,
 }
 
 impl Knot {
     /// Returns the knot that this wait would close. `blocking` returns the entries that block what
     /// has an id.
-    pub(super) fn find<'a, I>(closing: &'a Arc<Entry>, blocking: impl Fn(AwaitedId) -> I) -> Option<Self>
+    pub(super) fn find<'a, I>(closing: &'a Arc<Entry>, blocking: impl Fn(AwaitedId) -> I, trust: Trust) -> Option<Self>
     where
         I: Iterator<Item = &'a Arc<Entry>>,
     {
+        let counts = |other: &Entry| if trust == Trust::Certain { other.is_certain() } else { other.may_be_stuck() };
+        let most = if trust == Trust::Certain { usize::MAX } else { MAX_SUSPECTED + 1 };
         let mut search = Search { steps: Vec::new(), places: BTreeMap::new() };
         search.place_of(closing, 0, true);
         let (mut next, mut returns) = (0, false);
         while next < search.steps.len() {
+            if trust != Trust::Certain && search.steps.len() > MAX_SUSPECTED {
+                return None;
+            }
             let (entry, is_certain) = (Arc::clone(&search.steps[next].entry), search.steps[next].is_certain);
             let mut needs = Needs::default();
             entry.target.report_needs(&mut needs);
-            for condition in needs.conditions {
-                let is_certain = is_certain && matches!(*condition, [Alternative::All(_)]);
+            let places = if trust == Trust::Places { needs.places } else { Vec::new() };
+            for condition in needs.conditions.into_iter().chain(places) {
+                let is_certain = is_certain && trust == Trust::Certain && matches!(*condition, [Alternative::All(_)]);
                 let mut blocked = Vec::with_capacity(condition.len());
                 for alternative in condition {
                     let id = alternative.id();
@@ -91,7 +126,7 @@ impl Knot {
                     }
                     returns |= is_closed;
                     let closed = is_closed.then_some(closing);
-                    let others = closed.into_iter().chain(blocking(id).filter(|other| other.is_certain()));
+                    let others = closed.into_iter().chain(blocking(id).filter(|other| counts(other)).take(most));
                     blocked.push(search.blocked(alternative, others, (next, is_certain)));
                 }
                 search.steps[next].conditions.push(blocked);
@@ -107,7 +142,9 @@ impl Knot {
         steps.iter_mut().for_each(|step| step.conditions.clear());
         let (mut at, mut next) = (last, 0);
         loop {
-            steps[at].conditions.push(vec![Blocked { enough: 1, by: vec![(next, 1)] }]);
+            steps[at]
+                .conditions
+                .push(vec![Blocked { enough: 1, by: vec![Blocker { at: next, tasks: 1, future: None }] }]);
             if at == 0 {
                 break;
             }
@@ -144,23 +181,28 @@ impl Knot {
             let task = stack.innermost.as_ref().zip(stack.worker).map(|(task, pool)| name_task(task, names(pool)));
             CycleWait::new(task, target.describe().of_pool(names(target.pool())))
         };
-        let path = self.path_of(first).unwrap_or_else(|| vec![first]);
-        Cycle::new(path.into_iter().map(describe).collect())
+        Cycle::new(self.path_of(first).into_iter().map(describe).collect())
     }
 
-    /// Returns the shortest path from a step through steps that block each other, back to it.
-    fn path_of(&self, first: usize) -> Option<Vec<usize>> {
+    /// Returns the waits of a cycle within the knot, beginning with the one that closes it.
+    pub(super) fn path(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.path_of(0).into_iter().map(|at| &self.steps[at].entry)
+    }
+
+    /// Returns the shortest path from a step through steps that block each other, back to it; only
+    /// the step if there is none.
+    fn path_of(&self, first: usize) -> Vec<usize> {
         let mut from = BTreeMap::new();
         let mut open = VecDeque::from([first]);
         while let Some(at) = open.pop_front() {
             let impossible = self.steps[at].conditions.iter().filter(|condition| is_impossible(condition, &self.stuck));
-            for (next, _) in impossible.flatten().flat_map(|blocked| &blocked.by).filter(|(next, _)| self.stuck[*next])
-            {
+            let blocking = impossible.flatten().flat_map(|blocked| &blocked.by).map(|by| &by.at);
+            for next in blocking.filter(|next| self.stuck[**next]) {
                 if *next == first {
                     let back = iter::successors(Some(at), |at| (*at != first).then(|| from[at]));
                     let mut path: Vec<usize> = back.collect();
                     path.reverse();
-                    return Some(path);
+                    return path;
                 }
                 if !from.contains_key(next) {
                     from.insert(*next, at);
@@ -168,7 +210,7 @@ impl Knot {
                 }
             }
         }
-        None
+        vec![first]
     }
 
     /// Returns the places of the waits of the knot other than the one that closes it.
@@ -213,9 +255,15 @@ impl Search {
                 Alternative::All(_) => 1,
                 Alternative::AnyOf(id, _) => other.tasks_of(id),
             };
-            (self.place_of(other, from, is_certain), tasks)
+            let future = other.future;
+            Blocker {
+                at: self.place_of(other, from, is_certain),
+                tasks: if future.is_some() { 1 } else { tasks },
+                future,
+            }
         });
-        let by = by.collect();
+        let mut by: Vec<Blocker> = by.collect();
+        by.sort_by_key(|wait| wait.future);
         let enough = match alternative {
             Alternative::All(_) => 1,
             Alternative::AnyOf(_, tasks) => tasks,
@@ -246,9 +294,11 @@ fn stuck(steps: &[Step], ended: Option<usize>) -> Vec<bool> {
 
 /// Returns `true` if stuck waits block every alternative.
 fn is_impossible(condition: &[Blocked], stuck: &[bool]) -> bool {
+    // The waits of one future are side by side, and count if each of them is stuck.
+    let of_one = |a: &Blocker, b: &Blocker| a.future.is_some() && a.future == b.future;
     let is_blocked = |alternative: &Blocked| {
-        let blocked = alternative.by.iter().filter(|(at, _)| stuck[*at]).map(|(_, tasks)| tasks);
-        blocked.sum::<usize>() >= alternative.enough
+        let futures = alternative.by.chunk_by(of_one).filter(|waits| waits.iter().all(|wait| stuck[wait.at]));
+        futures.map(|waits| waits[0].tasks).sum::<usize>() >= alternative.enough
     };
     condition.iter().all(is_blocked)
 }

@@ -73,6 +73,8 @@ use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
+#[cfg(feature = "driver")]
+pub(crate) use self::chains::copy_of_future;
 pub(crate) use self::chains::{WaitCopy, copy_others, copy_workers, pool_name};
 pub(crate) use self::registry::notify_change;
 #[cfg(test)]
@@ -143,7 +145,7 @@ pub(crate) fn register(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Ref
         return Err(Refused(Cycle::default()));
     }
     let stack = context::stack();
-    match registry::register(Entry::new(target, kind, stack, None)) {
+    match registry::register(Entry::new(target, kind, stack)) {
         Decision::Help(awaited) => Ok(Next::Help(awaited)),
         Decision::Registered(entry, until) => Ok(Next::Sleep(Wait { entry }, until)),
         Decision::Refused(cycle) => Err(Refused(cycle)),
@@ -154,13 +156,16 @@ pub(crate) fn register(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Ref
 pub(crate) fn register_future(target: Arc<dyn Awaited>, waker: &Waker) -> Next {
     #[cfg_attr(not(feature = "driver"), allow(unused_mut, reason = "only the I/O thread changes it"))]
     let mut stack = context::stack();
+    #[cfg_attr(not(feature = "driver"), allow(unused_mut, reason = "only the I/O thread changes it"))]
+    let mut future = None;
     // It drives other futures meanwhile.
     #[cfg(feature = "driver")]
     if context::is_io_thread() {
         let thread = context::AwaitedId::from(stack.thread);
         stack.names.retain(|name| *name != thread);
+        future = context::innermost_group();
     }
-    match registry::register(Entry::new(target, Kind::Open, stack, Some(waker.clone()))) {
+    match registry::register(Entry::of_future(target, stack, waker, future)) {
         Decision::Help(awaited) => Next::Help(awaited),
         Decision::Registered(entry, until) => Next::Sleep(Wait { entry }, until),
         Decision::Refused(_) => unreachable!("the wait of a future is never refused"),

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::awaited::{Awaited, Kind, Needs};
 use super::entry::{Entry, EntryId};
-use super::knot::{Knot, name_task};
+use super::knot::{Knot, Trust, name_task};
 use crate::error::{Cycle, CycleTarget, CycleWait, NamedPool};
 use crate::sync::{Arc, Mutex, process_wide};
 use crate::task::context::{self, AwaitedId, PoolId, Stack, ThreadId};
@@ -35,7 +35,7 @@ pub(super) fn register(entry: Arc<Entry>) -> Decision {
     let mut notified: Vec<Arc<Entry>> = Vec::new();
     let mut registry = REGISTRY.lock();
     while entry.kind != Kind::Open
-        && let Some(knot) = Knot::find(&entry, |id| registry.blocking(id))
+        && let Some(knot) = Knot::find(&entry, |id| registry.blocking(id), Trust::Certain)
     {
         let names = |pool| registry.name_of(pool);
         let refused = knot.refuse_one(entry.kind, &names);

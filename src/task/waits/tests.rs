@@ -56,7 +56,7 @@ fn a_wait_among_ten_thousand_visits_only_those_that_it_needs() {
             tasks: Vec::new(),
             innermost: None,
         };
-        match register(Entry::new(target, Kind::Certain, stack, None)) {
+        match register(Entry::new(target, Kind::Certain, stack)) {
             Decision::Registered(entry, _) => entry,
             _ => unreachable!("the wait needs no worker and closes no cycle"),
         }

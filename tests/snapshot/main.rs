@@ -3,7 +3,11 @@
 //! `docs/observability.md` prints the snapshots of the stuck programs below, and the tests compare.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../common/mod.rs"]
 mod common;
+#[cfg(feature = "driver")]
+mod in_flight;
+mod names;
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -268,8 +272,8 @@ fn waits_of_other_threads_are_shown_until_they_end() {
 
 /// Fault 566.
 #[test]
-fn a_hundred_thousand_queued_tasks_give_a_small_snapshot() {
-    const TASKS: usize = 100_000;
+fn a_million_queued_tasks_give_a_small_snapshot() {
+    const TASKS: usize = 1_000_000;
     let pool = pool(2, TASKS);
     let (blocked, ran) = (BlockedWorkers::new(&pool), Counter::new());
     assert_eq!(common::fill(&pool, &ran), TASKS);

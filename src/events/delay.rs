@@ -8,11 +8,11 @@
 //!   the mailbox.
 //! - The end of the subscription or of the pool cancels it.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::delivery::PendingDelivery;
 use super::mailbox::{Budget, DelayKey, Delayed, Mailbox, Mode};
-use super::turn::Delivered;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
@@ -31,9 +31,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn delay(
         self: &Arc<Self>,
         counters: &WorkerCounters,
-        delivery: PendingDelivery<E>,
+        mut delivery: PendingDelivery<E>,
         delay: Duration,
-    ) -> Delivered {
+    ) {
         let timers = &self.inner.pool.timers;
         let due = Deadline::after_instant(timers.clock().now(), delay);
         let has_thread = self.inner.start_timer().is_ok();
@@ -44,6 +44,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if state.closed.is_none() && has_thread && has_room {
             let key = (due, state.next_delay);
             let (name, item) = (delivery.key.clone(), delivery.item());
+            let had_turn = mem::take(&mut delivery.has_turn);
             let cell = Delayed::new(key, Arc::clone(self), delivery);
             if let Ok(place) = timers.insert(due, Arc::clone(&cell) as _) {
                 state.next_delay += 1;
@@ -55,12 +56,13 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 drop(name); // the delivery has another reference
                 context::set_item(0); // it is on no stack while it is delayed
                 self.inner.steps.notify(); // its waiters now know when it is due
-                return Delivered::Delayed;
+                return;
             }
             drop(state);
-            let (delivery, _) = cell.take().expect("no other thread has a reference to the cell");
+            let (mut delivery, _) = cell.take().expect("no other thread has a reference to the cell");
+            delivery.has_turn = had_turn;
             self.cancel_delay(counters, delivery);
-            return Delivered::Ended;
+            return;
         }
         let closed = state.closed;
         drop(state);
@@ -68,7 +70,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             Some(reason) => self.cancel_delivery(counters, delivery, reason),
             None => self.cancel_delay(counters, delivery),
         }
-        Delivered::Ended
     }
 
     /// Cancels a delivery that could not be delayed.

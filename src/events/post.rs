@@ -127,6 +127,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             queued_at: executor.now_if_timing(),
             published_at: has_timeout.then(|| self.inner.pool.timers.clock().now()),
             key: None,
+            has_turn: false,
             retry: None,
         };
         if self.settings.mode == Mode::OrderedBy {
@@ -311,7 +312,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let result = PostResult::of_withdrawn(outcome.as_ref());
         self.inner.pool.executor.refuse(&self.origin(&delivery));
         let PendingDelivery { envelope, index, key, .. } = delivery;
-        self.release_key(key);
+        self.release_key(key, false);
         self.end_delivery(&envelope, index, outcome);
         result
     }
@@ -320,7 +321,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn refuse_suspended(&self, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
         self.inner.pool.executor.refuse_suspended(&self.origin(&delivery));
         let PendingDelivery { envelope, index, key, .. } = delivery;
-        self.release_key(key);
+        self.release_key(key, false);
         self.end_delivery(&envelope, index, Some(outcome));
     }
 

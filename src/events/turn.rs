@@ -1,29 +1,19 @@
 //! Subscriptions that keep the order of each key; rules 8 to 10 of `mailbox`.
 
 use super::envelope::{Envelope, Help};
-use super::key::{EventKey, EventKeyName};
-use super::mailbox::{Budget, Mailbox, State};
+use super::key::{EventKey, EventKeyName, NewKey, Panicked};
+use super::mailbox::{Budget, Mailbox, Settings, State};
 use super::queue::{Busy, KeyQueues};
-use crate::keyed::lookup::Lookup;
-use crate::keyed::name::KeyId;
+use crate::keyed::lookup::KnownNames;
+use crate::keyed::name::{KeyId, KeyName};
 use crate::keyed::turns::KeyQueue;
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
-use crate::task::context;
+use crate::task::context::{self, GroupId};
 use crate::task::waits::Needs;
 use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
 use crate::unwind;
-
-/// What has become of a delivery whose handler was called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a key whose turn is not ended never runs again"]
-pub(super) enum Delivered {
-    /// It has an outcome.
-    Ended,
-    /// It waits for its next attempt, and holds its key.
-    Delayed,
-}
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Finds the key of an event, and counts a delivery of that key. Returns `None` if events have
@@ -32,29 +22,44 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let key_of = self.state.lock().queue.by_key()?.key_of.clone()?;
         self.as_member(|_| {
             let kept = unwind::catch(|| {
-                let (hash, key) = nesting::in_generation(envelope.generation(), || key_of(envelope.event()));
-                self.keep_entry(Lookup::with_hash(hash, key))
+                let mut kept = None;
+                let mut keep = |hash, key: &mut dyn NewKey| kept = self.keep_entry(hash, key);
+                nesting::in_generation(envelope.generation(), || key_of(envelope.event(), &mut keep));
+                kept
             });
             unwind::discard(key_of);
-            kept.unwrap_or_else(|payload| self.keep_entry(Lookup::with_hash(0, EventKey::panicked(payload))))
+            kept.unwrap_or_else(|payload| self.keep_entry(0, &mut Panicked(Some(payload))))
         })
     }
 
-    fn keep_entry(&self, mut lookup: Lookup<EventKey>) -> Option<EventKeyName> {
-        let find = lookup.find(|| self.state.lock(), |state| Some(&state.queue.by_key()?.turns));
+    fn keep_entry(&self, hash: u64, key: &mut dyn NewKey) -> Option<EventKeyName> {
+        let mut known = KnownNames::new(hash);
+        let is_equal = |other: &EventKey| key.is_equal(other);
+        let find = known.find(is_equal, || self.state.lock(), |state| Some(&state.queue.by_key()?.turns));
         let (mut state, found) = find;
         let is_open = state.closed.is_none();
-        let queues = state.queue.by_key_mut().filter(|_| is_open);
-        let kept = queues.map(|queues| queues.keep(found, &lookup.name));
+        let kept = state.queue.by_key_mut().filter(|_| is_open).and_then(|queues| {
+            let name = match found {
+                Some(_) => known.take_equal(),
+                None => key.take_key().map(|key| KeyName::new(hash, key)),
+            }?;
+            queues.keep(&name);
+            Some(name)
+        });
         drop(state);
-        nesting::discard(lookup); // a key is dropped by user code
+        if !known.is_empty() {
+            nesting::discard(known); // a key is dropped by user code
+        }
         kept
     }
 
-    /// Counts a delivery of a key as ended.
-    pub(super) fn release_key(&self, key: Option<EventKeyName>) {
+    /// Counts a delivery of a key as ended, and with it the turn of the key if the delivery had it.
+    pub(super) fn release_key(&self, key: Option<EventKeyName>, has_turn: bool) {
         let Some(name) = key else { return };
-        let removed = self.state.lock().queue.by_key_mut().and_then(|queues| queues.release(name.id()));
+        let removed = self.state.lock().queue.by_key_mut().and_then(|queues| queues.release(&name, has_turn));
+        if has_turn {
+            self.inner.steps.notify(); // a waiter may need the next turn of the key
+        }
         nesting::discard((removed, name));
     }
 
@@ -71,23 +76,14 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             }
             let Some((delivery, handler, futures)) = self.take(&mut state, key.take()) else { break };
             drop(state);
-            let name = delivery.key.clone().expect("a delivery that was taken has a key");
-            self.inner.pool.executor.enter(name.group(), |counters| {
+            let group = delivery.key.as_ref().expect("a delivery that was taken has a key").group();
+            self.inner.pool.executor.enter(group, |counters| {
                 futures.into_iter().for_each(Wakers::wake);
-                if self.deliver(counters, delivery, handler) == Delivered::Ended {
-                    self.end_turn(&name);
-                }
-                nesting::discard(name);
+                self.deliver(counters, delivery, handler);
             });
             state = self.state.lock();
         }
         self.stop_runner(state);
-    }
-
-    fn end_turn(&self, name: &EventKeyName) {
-        let removed = self.state.lock().queue.by_key_mut().and_then(|queues| queues.end_turn(name));
-        nesting::discard(removed);
-        self.inner.steps.notify(); // a waiter may need the next turn of the key
     }
 
     /// Makes a delivery of the event's key, if that key is ready. For a wait for the event that
@@ -95,12 +91,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn help_key(self: &Arc<Self>, item: usize) -> Help {
         let mut state = self.state.lock();
         let Some(queues) = state.queue.by_key() else { return Help::Later(Deadline::NEVER) };
-        let Some(name) = queues.key_of_event(item) else {
+        let Some((key, group)) = queues.key_of_event(item) else {
             // It is running, or has ended.
-            let is_below = queues.running.iter().any(|name| context::is_handling(name.group(), item));
+            let is_below = queues.running.iter().any(|key| context::is_handling(key.1, item));
             return if is_below { Help::Deadlock } else { Help::Later(Deadline::NEVER) };
         };
-        let (key, group) = (name.id(), name.group());
         match queues.busy(key) {
             None => {
                 state.tickets.start_runner();
@@ -123,7 +118,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn is_handling(&self, item: usize) -> bool {
         match self.state.lock().queue.by_key() {
             None => context::is_handling(self.group, item),
-            Some(queues) => queues.running.iter().any(|name| context::is_handling(name.group(), item)),
+            Some(queues) => queues.running.iter().any(|key| context::is_handling(key.1, item)),
         }
     }
 
@@ -136,7 +131,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Returns `true` if the mailbox has room for a delivery with that key.
     pub(super) fn has_room(&self, state: &State<E>, key: Option<&EventKeyName>) -> bool {
-        state.occupied() < self.settings.capacity && self.full_key(state, key).is_none()
+        let Settings { capacity, capacity_per_key, .. } = self.settings;
+        // A mailbox with room has no full key if a key may have as many.
+        state.occupied() < capacity && (capacity_per_key >= capacity || self.full_key(state, key).is_none())
     }
 
     /// Makes one delivery as one more runner: of that key, or of the next. Returns `false` if none
@@ -171,8 +168,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             None => self.report_runner_needs(&state, needs),
             // Its own id stands for a delivery that is running.
             Some(queues) => {
-                if let Some(name) = queues.key_of_event(item) {
-                    self.report_key_needs(queues, name, needs);
+                if let Some((key, group)) = queues.key_of_event(item) {
+                    self.report_key_needs(queues, (key, group), needs);
                 } else if queues.running.is_empty() {
                     needs.end_of_any(self.group, state.ending);
                 }
@@ -184,10 +181,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn report_room_needs(&self, state: &State<E>, key: Option<&EventKeyName>, needs: &mut Needs) {
         let Some(queues) = state.queue.by_key() else { return self.report_runner_needs(state, needs) };
         if let Some(name) = key.filter(|_| self.full_key(state, key).is_some()) {
-            return self.report_key_needs(queues, name, needs);
+            return self.report_key_needs(queues, (name.id(), name.group()), needs);
         }
         self.report_work(state, needs);
-        let groups = queues.running.iter().map(|name| name.group());
+        let groups = queues.running.iter().map(|(_, group)| *group);
         if state.delayed.is_empty() && !self.can_run(state) {
             needs.end_of_one(groups);
         } else {
@@ -196,10 +193,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Reports what the next turn of a key needs.
-    fn report_key_needs(&self, queues: &KeyQueues<E>, name: &EventKeyName, needs: &mut Needs) {
-        match queues.busy(name.id()) {
-            None => needs.worker |= queues.is_ready(name.id()),
-            Some(Busy::Running) => needs.end_of(name.group()),
+    fn report_key_needs(&self, queues: &KeyQueues<E>, (key, group): (KeyId, GroupId), needs: &mut Needs) {
+        match queues.busy(key) {
+            None => needs.worker |= queues.is_ready(key),
+            Some(Busy::Running) => needs.end_of(group),
             Some(Busy::Delayed(due)) => self.report_due(due, needs),
         }
     }

@@ -15,6 +15,12 @@ use crate::sync::{Arc, MutexGuard};
 pub(crate) struct Lookup<K> {
     /// The name that a new entry gets.
     pub(crate) name: Arc<KeyName<K>>,
+    known: KnownNames<K>,
+}
+
+/// What is known of the entries with one hash.
+pub(crate) struct KnownNames<K> {
+    hash: u64,
     /// A name with an equal key. Its entry may be gone.
     equal: Option<Arc<KeyName<K>>>,
     /// Names with other keys. Kept, so that no address is reused.
@@ -24,19 +30,8 @@ pub(crate) struct Lookup<K> {
 impl<K: Hash> Lookup<K> {
     /// Hashes the key, whose tasks have that label.
     pub(super) fn new(key: K, hasher: &RandomState, label: Option<Arc<str>>) -> Self {
-        Self::with_name(KeyName { hash: hasher.hash_one(&key), key, label })
-    }
-}
-
-impl<K> Lookup<K> {
-    fn with_name(name: KeyName<K>) -> Self {
-        Self { name: Arc::new(name), equal: None, unequal: Vec::new() }
-    }
-
-    /// Looks for a key that was hashed before.
-    #[cfg(feature = "events")]
-    pub(crate) fn with_hash(hash: u64, key: K) -> Self {
-        Self::with_name(KeyName { hash, key, label: None })
+        let hash = hasher.hash_one(&key);
+        Self { name: Arc::new(KeyName { hash, key, label }), known: KnownNames::new(hash) }
     }
 }
 
@@ -51,6 +46,25 @@ impl<K: PartialEq> Lookup<K> {
     where
         K: 'a,
     {
+        self.known.find(|other| *other == self.name.key, lock, turns)
+    }
+}
+
+impl<K> KnownNames<K> {
+    pub(crate) fn new(hash: u64) -> Self {
+        Self { hash, equal: None, unequal: Vec::new() }
+    }
+
+    /// Like [`Lookup::find`], for the key that `is_equal` compares with others.
+    pub(crate) fn find<'a, S, T: 'a, X: KeyState + 'a>(
+        &mut self,
+        is_equal: impl Fn(&K) -> bool,
+        lock: impl Fn() -> MutexGuard<'a, S>,
+        turns: impl Fn(&S) -> Option<&Turns<K, T, X>>,
+    ) -> (MutexGuard<'a, S>, Option<KeyId>)
+    where
+        K: 'a,
+    {
         loop {
             let state = lock();
             let Some(keys) = turns(&state) else { return (state, None) };
@@ -59,13 +73,25 @@ impl<K: PartialEq> Lookup<K> {
                 return (state, known);
             }
             let is_new = |name: &&Arc<KeyName<K>>| !self.unequal.iter().any(|other| Arc::ptr_eq(other, name));
-            let Some(name) = keys.names(self.name.hash).find(is_new).cloned() else { return (state, None) };
+            let Some(name) = keys.names(self.hash).find(is_new).cloned() else { return (state, None) };
             drop(state);
-            if name.key == self.name.key {
+            if is_equal(&name.key) {
                 self.equal = Some(name);
             } else {
                 self.unequal.push(name);
             }
         }
+    }
+
+    /// Takes the name with an equal key, and leaves the others.
+    #[cfg(feature = "events")]
+    pub(crate) fn take_equal(&mut self) -> Option<Arc<KeyName<K>>> {
+        self.equal.take()
+    }
+
+    /// Returns `true` if no names are left.
+    #[cfg(feature = "events")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.equal.is_none() && self.unequal.is_empty()
     }
 }

@@ -11,10 +11,9 @@
 //! The owner says in its [`KeyState`] which keys are busy, and which entries it keeps. This module
 //! knows no locks, and drops no key: an entry that is removed is returned.
 
-use std::collections::BTreeMap;
-use std::mem;
-
+use super::entries::Entries;
 use super::name::{KeyId, KeyName};
+use super::ready::ReadyQueue;
 use crate::group::small_deque::SmallDeque;
 use crate::sync::Arc;
 
@@ -32,11 +31,9 @@ pub(crate) trait KeyState {
 /// The keys, and the order in which they take turns.
 pub(crate) struct Turns<K, T, X> {
     /// The keys that are not absent.
-    keys: BTreeMap<KeyId, KeyQueue<K, T, X>>,
-    /// The ready queue: ready keys by their places. The lowest place is the front.
-    ready: BTreeMap<u64, KeyId>,
-    /// The next place in the ready queue.
-    next_place: u64,
+    keys: Entries<KeyQueue<K, T, X>>,
+    /// The ready keys.
+    ready: ReadyQueue,
     /// How many items are in the queues of all keys.
     queued: usize,
 }
@@ -58,6 +55,13 @@ pub(crate) struct KeyQueue<K, T, X> {
 pub(crate) type TakenEntry<K, T, X> = (Arc<KeyName<K>>, SmallDeque<T>, Option<X>);
 
 impl<K, T, X> KeyQueue<K, T, X> {
+    fn new(name: &Arc<KeyName<K>>) -> Self
+    where
+        X: Default,
+    {
+        Self { name: Arc::clone(name), state: X::default(), items: SmallDeque::new(), place: None }
+    }
+
     /// Returns the number of its items.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
@@ -67,11 +71,21 @@ impl<K, T, X> KeyQueue<K, T, X> {
     pub(crate) fn is_ready(&self) -> bool {
         self.place.is_some()
     }
+
+    /// Puts the key to the back of the ready queue, if it has items and is neither busy nor ready.
+    fn make_ready(&mut self, ready: &mut ReadyQueue)
+    where
+        X: KeyState,
+    {
+        if self.place.is_none() && !self.items.is_empty() && !self.state.is_busy() {
+            self.place = Some(ready.push_back(self.name.id()));
+        }
+    }
 }
 
 impl<K, T, X: KeyState> Turns<K, T, X> {
-    pub(crate) const fn new() -> Self {
-        Self { keys: BTreeMap::new(), ready: BTreeMap::new(), next_place: 0, queued: 0 }
+    pub(crate) fn new() -> Self {
+        Self { keys: Entries::new(), ready: ReadyQueue::new(), queued: 0 }
     }
 
     /// Returns the number of keys that have an entry.
@@ -91,17 +105,17 @@ impl<K, T, X: KeyState> Turns<K, T, X> {
 
     /// Returns the entry of a key.
     pub(crate) fn get(&self, key: KeyId) -> Option<&KeyQueue<K, T, X>> {
-        self.keys.get(&key)
+        self.keys.get(key)
     }
 
     /// Returns the entry of a key.
     pub(crate) fn get_mut(&mut self, key: KeyId) -> Option<&mut KeyQueue<K, T, X>> {
-        self.keys.get_mut(&key)
+        self.keys.get_mut(key)
     }
 
     /// Returns the names of all keys with this hash.
     pub(crate) fn names(&self, hash: u64) -> impl Iterator<Item = &Arc<KeyName<K>>> {
-        self.keys.range((hash, 0)..=(hash, usize::MAX)).map(|(_, queue)| &queue.name)
+        self.keys.with_hash(hash).map(|queue| &queue.name)
     }
 
     /// Returns the entry of a key, which is made if the key is absent.
@@ -109,12 +123,7 @@ impl<K, T, X: KeyState> Turns<K, T, X> {
     where
         X: Default,
     {
-        self.keys.entry(name.id()).or_insert_with(|| KeyQueue {
-            name: Arc::clone(name),
-            state: X::default(),
-            items: SmallDeque::new(),
-            place: None,
-        })
+        self.keys.get_or_insert_with(name.id(), || KeyQueue::new(name))
     }
 
     /// Adds an item to the queue of a key, which becomes ready unless it is busy.
@@ -122,35 +131,36 @@ impl<K, T, X: KeyState> Turns<K, T, X> {
     where
         X: Default,
     {
-        self.entry(name).items.push_back(item);
+        let queue = self.keys.get_or_insert_with(name.id(), || KeyQueue::new(name));
+        queue.items.push_back(item);
+        queue.make_ready(&mut self.ready);
         self.queued += 1;
-        self.make_ready(name.id());
     }
 
     /// Puts an item before all others of its key, which becomes ready unless it is busy. Returns
     /// the item if the key is absent.
     #[cfg(feature = "retry")]
     pub(crate) fn push_front(&mut self, key: KeyId, item: T) -> Result<(), T> {
-        let Some(queue) = self.keys.get_mut(&key) else { return Err(item) };
+        let Some(queue) = self.keys.get_mut(key) else { return Err(item) };
         queue.items.push_front(item);
+        queue.make_ready(&mut self.ready);
         self.queued += 1;
-        self.make_ready(key);
         Ok(())
     }
 
     /// Returns the key at the front of the ready queue.
     pub(crate) fn first(&self) -> Option<KeyId> {
-        self.ready.first_key_value().map(|(_, key)| *key)
+        self.ready.first()
     }
 
     /// Takes the oldest item of a key, if the key is ready. The caller makes the key busy.
     pub(crate) fn take(&mut self, key: KeyId) -> Option<(&mut KeyQueue<K, T, X>, T)> {
-        let queue = self.keys.get_mut(&key)?;
+        let queue = self.keys.get_mut(key)?;
         let place = queue.place?;
         let item = queue.items.pop_front().expect("a ready key has an item");
         queue.items.shrink();
         queue.place = None;
-        self.ready.remove(&place);
+        self.ready.remove(place);
         self.queued -= 1;
         Some((queue, item))
     }
@@ -158,14 +168,14 @@ impl<K, T, X: KeyState> Turns<K, T, X> {
     /// Removes the oldest item of a key, which takes no turn by that.
     #[cfg(feature = "events")]
     pub(crate) fn remove_first(&mut self, key: KeyId) -> Option<T> {
-        let queue = self.keys.get_mut(&key)?;
+        let queue = self.keys.get_mut(key)?;
         let item = queue.items.pop_front()?;
         queue.items.shrink();
         self.queued -= 1;
         if queue.items.is_empty()
             && let Some(place) = queue.place.take()
         {
-            self.ready.remove(&place);
+            self.ready.remove(place);
         }
         Some(item)
     }
@@ -173,36 +183,27 @@ impl<K, T, X: KeyState> Turns<K, T, X> {
     /// Makes a key ready if it has items and is not busy. Returns its entry if it has no items, is
     /// not busy and is not kept.
     pub(crate) fn settle(&mut self, key: KeyId) -> Option<KeyQueue<K, T, X>> {
-        self.make_ready(key);
-        let queue = self.keys.get(&key)?;
+        let queue = self.keys.get_mut(key)?;
+        queue.make_ready(&mut self.ready);
         let has_ended = queue.items.is_empty() && !queue.state.is_busy() && !queue.state.is_kept();
-        if has_ended { self.keys.remove(&key) } else { None }
+        if has_ended { self.keys.remove(key) } else { None }
     }
 
     /// Takes all items, and the entries except those that `keep` keeps.
     pub(crate) fn take_items(&mut self, keep: impl Fn(&X) -> bool) -> Vec<TakenEntry<K, T, X>> {
         self.queued = 0;
-        self.ready = BTreeMap::new();
+        self.ready = ReadyQueue::new();
         let mut taken = Vec::new();
-        for (key, mut queue) in mem::take(&mut self.keys) {
+        for mut queue in self.keys.take_all() {
             queue.place = None;
             if keep(&queue.state) {
-                taken.push((Arc::clone(&queue.name), queue.items.take_all(), None));
-                self.keys.insert(key, queue);
+                let name = Arc::clone(&queue.name);
+                taken.push((Arc::clone(&name), queue.items.take_all(), None));
+                self.keys.get_or_insert_with(name.id(), || queue);
             } else {
                 taken.push((queue.name, queue.items, Some(queue.state)));
             }
         }
         taken
-    }
-
-    /// Puts a key to the back of the ready queue, if it has items and is neither busy nor ready.
-    fn make_ready(&mut self, key: KeyId) {
-        let Some(queue) = self.keys.get_mut(&key) else { return };
-        if queue.place.is_none() && !queue.items.is_empty() && !queue.state.is_busy() {
-            queue.place = Some(self.next_place);
-            self.ready.insert(self.next_place, key);
-            self.next_place += 1;
-        }
     }
 }

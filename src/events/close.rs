@@ -98,11 +98,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Completes a delivery: its last step. Called by members only.
     pub(super) fn complete(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
-        let PendingDelivery { envelope, index, key, has_turn, .. } = delivery;
+        let PendingDelivery { envelope, index, id, key, .. } = delivery;
         self.end_delivery(&envelope, index, Some(outcome));
         context::set_item(0); // the address may be reused from here on
         drop(envelope);
-        self.release_key(key, has_turn);
+        self.release_key(key, id);
         self.inner.pool.executor.task_done(counters, 1);
         if self.settings.once {
             self.close(CancelReason::Requested);

@@ -8,7 +8,6 @@
 //!   the mailbox.
 //! - The end of the subscription or of the pool cancels it.
 
-use std::mem;
 use std::time::{Duration, Instant};
 
 use super::delivery::PendingDelivery;
@@ -28,12 +27,7 @@ use crate::time::deadline::Deadline;
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Delays a delivery until its next attempt, or cancels it if that is not possible. Called by
     /// members only.
-    pub(super) fn delay(
-        self: &Arc<Self>,
-        counters: &WorkerCounters,
-        mut delivery: PendingDelivery<E>,
-        delay: Duration,
-    ) {
+    pub(super) fn delay(self: &Arc<Self>, counters: &WorkerCounters, delivery: PendingDelivery<E>, delay: Duration) {
         let timers = &self.inner.pool.timers;
         let due = Deadline::after_instant(timers.clock().now(), delay);
         let has_thread = self.inner.start_timer().is_ok();
@@ -44,7 +38,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if state.closed.is_none() && has_thread && has_room {
             let key = (due, state.next_delay);
             let (name, item) = (delivery.key.clone(), delivery.item());
-            let had_turn = mem::take(&mut delivery.has_turn);
             let cell = Delayed::new(key, Arc::clone(self), delivery);
             if let Ok(place) = timers.insert(due, Arc::clone(&cell) as _) {
                 state.next_delay += 1;
@@ -59,8 +52,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 return;
             }
             drop(state);
-            let (mut delivery, _) = cell.take().expect("no other thread has a reference to the cell");
-            delivery.has_turn = had_turn;
+            let (delivery, _) = cell.take().expect("no other thread has a reference to the cell");
             self.cancel_delay(counters, delivery);
             return;
         }

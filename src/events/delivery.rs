@@ -27,8 +27,6 @@ pub(super) struct PendingDelivery<E> {
     pub(super) published_at: Option<Instant>,
     /// The key of the event, in a mailbox whose events have keys.
     pub(super) key: Option<EventKeyName>,
-    /// Whether it was taken, and has the turn of its key. Ends with the delivery or its delay.
-    pub(super) has_turn: bool,
     /// The attempts and their errors; set with the first failure.
     pub(super) retry: Option<Box<RetryProgress<E>>>,
 }

@@ -57,8 +57,8 @@ pub(super) struct EventKeyState {
 /// What a key is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Busy {
-    /// One of its deliveries is running.
-    Running,
+    /// The delivery with this id is running.
+    Running(TaskId),
     /// Its oldest delivery waits for its next attempt.
     Delayed(Deadline),
 }
@@ -192,18 +192,17 @@ impl<E> KeyQueues<E> {
         self.turns.entry(name).state.deliveries += 1;
     }
 
-    /// Counts a delivery of a key as ended. Ends the turn of the key if the delivery had it.
-    pub(super) fn release(&mut self, name: &EventKeyName, has_turn: bool) -> RemovedKey<E> {
-        let key = name.id();
-        if has_turn {
+    /// Counts a delivery of a key as ended, and ends the turn of the key if the delivery had it.
+    /// Returns `true` then, and the entry if the key has no deliveries left.
+    pub(super) fn release(&mut self, key: KeyId, delivery: TaskId) -> (bool, RemovedKey<E>) {
+        let Some(queue) = self.turns.get_mut(key) else { return (false, None) };
+        queue.state.deliveries -= 1;
+        let had_turn = queue.state.busy == Some(Busy::Running(delivery));
+        if had_turn {
+            queue.state.busy = None;
             self.end_running(key);
         }
-        let state = &mut self.turns.get_mut(key)?.state;
-        state.deliveries -= 1;
-        if has_turn {
-            state.busy = None;
-        }
-        self.turns.settle(key)
+        (had_turn, self.turns.settle(key))
     }
 
     /// Counts a place as reserved for a delivery of a key, or no longer.
@@ -286,9 +285,8 @@ impl<E> KeyQueues<E> {
 
     fn take(&mut self, key: Option<KeyId>) -> Option<PendingDelivery<E>> {
         let key = key.or_else(|| self.turns.first())?;
-        let (queue, mut delivery) = self.turns.take(key)?;
-        delivery.has_turn = true;
-        queue.state.busy = Some(Busy::Running);
+        let (queue, delivery) = self.turns.take(key)?;
+        queue.state.busy = Some(Busy::Running(delivery.id));
         self.running.push((key, queue.name.group()));
         self.unlist(&delivery);
         Some(delivery)

@@ -8,6 +8,7 @@ use crate::keyed::lookup::KnownNames;
 use crate::keyed::name::{KeyId, KeyName};
 use crate::keyed::turns::KeyQueue;
 use crate::nesting;
+use crate::observe::task_info::TaskId;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, GroupId};
 use crate::task::waits::Needs;
@@ -53,11 +54,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         kept
     }
 
-    /// Counts a delivery of a key as ended, and with it the turn of the key if the delivery had it.
-    pub(super) fn release_key(&self, key: Option<EventKeyName>, has_turn: bool) {
+    /// Counts a delivery of a key as ended, and ends the turn of the key if the delivery had it.
+    pub(super) fn release_key(&self, key: Option<EventKeyName>, delivery: TaskId) {
         let Some(name) = key else { return };
-        let removed = self.state.lock().queue.by_key_mut().and_then(|queues| queues.release(&name, has_turn));
-        if has_turn {
+        let released = self.state.lock().queue.by_key_mut().map(|queues| queues.release(name.id(), delivery));
+        let (had_turn, removed) = released.unwrap_or((false, None));
+        if had_turn {
             self.inner.steps.notify(); // a waiter may need the next turn of the key
         }
         nesting::discard((removed, name));
@@ -102,8 +104,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 self.run_turns(state, Budget::Deliveries(1), Some(key));
                 Help::Helped
             }
-            Some(Busy::Running) if context::is_member_of(group) => Help::Deadlock,
-            Some(Busy::Running) => Help::Later(Deadline::NEVER),
+            Some(Busy::Running(_)) if context::is_member_of(group) => Help::Deadlock,
+            Some(Busy::Running(_)) => Help::Later(Deadline::NEVER),
             Some(Busy::Delayed(_)) => {
                 drop(state);
                 match self.requeue_due(self.inner.pool.timers.clock().now()) {
@@ -196,7 +198,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     fn report_key_needs(&self, queues: &KeyQueues<E>, (key, group): (KeyId, GroupId), needs: &mut Needs) {
         match queues.busy(key) {
             None => needs.worker |= queues.is_ready(key),
-            Some(Busy::Running) => needs.end_of(group),
+            Some(Busy::Running(_)) => needs.end_of(group),
             Some(Busy::Delayed(due)) => self.report_due(due, needs),
         }
     }

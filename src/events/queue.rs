@@ -27,6 +27,10 @@ pub(super) enum Queue<E> {
 /// The entry of a key that was removed. The caller drops it without the lock.
 pub(super) type RemovedKey<E> = Option<KeyQueue<EventKey, PendingDelivery<E>, EventKeyState>>;
 
+/// The entry of a key that was removed, if there was one, and the name of the key. The caller drops
+/// them without the lock.
+pub(super) type ReleasedKey<E> = Option<(RemovedKey<E>, EventKeyName)>;
+
 /// The queues of the keys.
 pub(super) struct KeyQueues<E> {
     /// Returns the key of an event; `None` if the subscription is closed.
@@ -193,16 +197,19 @@ impl<E> KeyQueues<E> {
     }
 
     /// Counts a delivery of a key as ended, and ends the turn of the key if the delivery had it.
-    /// Returns `true` then, and the entry if the key has no deliveries left.
-    pub(super) fn release(&mut self, key: KeyId, delivery: TaskId) -> (bool, RemovedKey<E>) {
-        let Some(queue) = self.turns.get_mut(key) else { return (false, None) };
+    /// Returns `true` then, and what the caller drops without the lock. A name that an entry has is
+    /// dropped here, because that is not its last reference.
+    pub(super) fn release(&mut self, name: EventKeyName, delivery: TaskId) -> (bool, ReleasedKey<E>) {
+        let key = name.id();
+        let Some(queue) = self.turns.get_mut(key) else { return (false, Some((None, name))) };
         queue.state.deliveries -= 1;
         let had_turn = queue.state.busy == Some(Busy::Running(delivery));
         if had_turn {
             queue.state.busy = None;
             self.end_running(key);
         }
-        (had_turn, self.turns.settle(key))
+        let removed = self.turns.settle(key);
+        (had_turn, removed.map(|removed| (Some(removed), name)))
     }
 
     /// Counts a place as reserved for a delivery of a key, or no longer.

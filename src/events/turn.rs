@@ -57,12 +57,19 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Counts a delivery of a key as ended, and ends the turn of the key if the delivery had it.
     pub(super) fn release_key(&self, key: Option<EventKeyName>, delivery: TaskId) {
         let Some(name) = key else { return };
-        let released = self.state.lock().queue.by_key_mut().map(|queues| queues.release(name.id(), delivery));
-        let (had_turn, removed) = released.unwrap_or((false, None));
+        let mut state = self.state.lock();
+        let released = match state.queue.by_key_mut() {
+            Some(queues) => queues.release(name, delivery),
+            None => (false, Some((None, name))),
+        };
+        drop(state);
+        let (had_turn, left) = released;
         if had_turn {
             self.inner.steps.notify(); // a waiter may need the next turn of the key
         }
-        nesting::discard((removed, name));
+        if left.is_some() {
+            nesting::discard(left); // a key is dropped by user code
+        }
     }
 
     /// Takes turns as a runner that is already counted; the first of that key, if there is one.

@@ -207,3 +207,6 @@ impl<K, T, X: KeyState> Turns<K, T, X> {
         taken
     }
 }
+
+#[cfg(all(test, feature = "events"))]
+mod tests;

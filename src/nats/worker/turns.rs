@@ -122,7 +122,9 @@ mod tests {
         let shared = Arc::new(SharedRate::new(3, PERIOD, &control));
         let (own, mut told) = mpsc::unbounded_channel();
         let (other, _other_told) = mpsc::unbounded_channel();
-        (control.join(&own), control.join(&other));
+        for run in [&own, &other] {
+            control.join(run);
+        }
         let [mut first, mut second] = [(); 2].map(|()| Turns::new(Arc::clone(&shared)));
         assert_eq!(first.reserve(now, |free| free), 3);
         assert!(!second.take(0, now), "the other run has them");
@@ -133,6 +135,7 @@ mod tests {
         assert!(matches!(told.try_recv(), Ok(Command::TurnsChanged)));
         assert!(second.take(0, now) && second.take(0, now), "one free turn, which is held then");
         assert!(second.take(1, now) && !second.take(2, now));
+        assert!(!first.take(1, now), "what it released is not its own");
         first.spend(now);
         assert!(matches!(told.try_recv(), Ok(Command::TurnsChanged)), "only now is known until when it is spent");
         drop(second);

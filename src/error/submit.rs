@@ -135,6 +135,11 @@ impl<F> SubmitError<F> {
         Self(Refused::new(refuser, closure))
     }
 
+    /// Returns the conversion of a refusal by this part of the crate.
+    pub(crate) fn by(refuser: Refuser) -> impl FnOnce((Refusal, F)) -> Self {
+        move |(_, closure)| Self::new(refuser, closure)
+    }
+
     /// Returns the refused closure.
     #[must_use]
     pub fn into_inner(self) -> F {
@@ -150,11 +155,11 @@ impl<F> SubmitError<F> {
 }
 
 impl<F> TrySubmitError<F> {
-    pub(crate) fn new(refusal: Refusal, refuser: Refuser, closure: F) -> Self {
-        let refused = Refused::new(refuser, closure);
-        match refusal {
-            Refusal::ShutDown => Self::ShutDown(refused),
-            Refusal::Full | Refusal::Timeout => Self::Full(refused),
+    /// Returns the conversion of a refusal by this part of the crate.
+    pub(crate) fn by(refuser: Refuser) -> impl FnOnce((Refusal, F)) -> Self {
+        move |(refusal, closure)| match refusal {
+            Refusal::ShutDown => Self::ShutDown(Refused::new(refuser, closure)),
+            Refusal::Full | Refusal::Timeout => Self::Full(Refused::new(refuser, closure)),
         }
     }
 
@@ -181,11 +186,11 @@ impl<F> TrySubmitError<F> {
 }
 
 impl<F> SubmitTimeoutError<F> {
-    pub(crate) fn new(refusal: Refusal, refuser: Refuser, closure: F) -> Self {
-        let refused = Refused::new(refuser, closure);
-        match refusal {
-            Refusal::ShutDown => Self::ShutDown(refused),
-            Refusal::Full | Refusal::Timeout => Self::Timeout(refused),
+    /// Returns the conversion of a refusal by this part of the crate.
+    pub(crate) fn by(refuser: Refuser) -> impl FnOnce((Refusal, F)) -> Self {
+        move |(refusal, closure)| match refusal {
+            Refusal::ShutDown => Self::ShutDown(Refused::new(refuser, closure)),
+            Refusal::Full | Refusal::Timeout => Self::Timeout(Refused::new(refuser, closure)),
         }
     }
 

@@ -26,7 +26,7 @@ use std::time::Duration;
 use super::batch_handler::{BatchError, BatchHandler, BatchResults};
 use super::delivery::PendingDelivery;
 use super::handler::BoxError;
-use super::mailbox::{Budget, EndTimer, Linger, Mailbox, State};
+use super::mailbox::{Budget, Linger, Mailbox, State};
 use super::progress::DeliveryOutcome;
 use crate::error::CancelReason;
 use crate::error::panic::TaskPanic;
@@ -42,6 +42,7 @@ use crate::task::executor::Executor;
 use crate::task::job::Task;
 use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
+use crate::timer::end_timer::EndTimer;
 use crate::unwind;
 
 /// The result of one event of a batch: an error comes with its class.

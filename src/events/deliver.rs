@@ -44,7 +44,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             }
             let mut state = self.state.lock();
             for taken in 0.. {
-                if self.is_over(budget, taken, &state) {
+                if self.is_budget_spent(budget, taken, &state) {
                     break;
                 }
                 let Some((delivery, handler, futures)) = self.take(&mut state, None) else { break };
@@ -57,8 +57,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         });
     }
 
-    /// Returns `true` if a runner that has taken `taken` deliveries goes no further.
-    pub(super) fn is_over(&self, budget: Budget, taken: usize, state: &State<E>) -> bool {
+    /// Returns `true` if a runner that has taken `taken` deliveries has used up its budget.
+    pub(super) fn is_budget_spent(&self, budget: Budget, taken: usize, state: &State<E>) -> bool {
         match budget {
             // Once in a quantum, since looking at the queue costs about as much as to take a delivery.
             Budget::Quantum => {

@@ -1,6 +1,7 @@
 //! The protocol of a subscription: its state and its rules.
 //!
-//! Its sides are in `post`, `deliver`, `turn`, `batch`, `delay`, `close` and the files of the waits.
+//! Its sides are in `post`, `deliver`, `turn`, `batch`, `delay`, `complete`, `close` and the files
+//! of the waits.
 //!
 //! | a delivery is | meaning | next |
 //! |---|---|---|
@@ -97,6 +98,7 @@ use crate::task::room::{Room, RoomWaiters};
 use crate::task::tickets::Tickets;
 use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
+use crate::timer::end_timer::EndTimer;
 use crate::timer::heap::TimerKey;
 
 /// A mailbox: one subscription with its deliveries.
@@ -211,12 +213,6 @@ pub(super) struct Linger {
     /// The timer, and its key in the heap. It may have fired.
     pub(super) timer: Arc<dyn EndTimer>,
     pub(super) key: TimerKey,
-}
-
-/// The timer of a batch.
-pub(super) trait EndTimer: Send + Sync {
-    /// Notes that the batch was taken, so that an entry in the pool's queue is stale.
-    fn end(&self);
 }
 
 /// The handler of a subscription, and the function that returns the keys of its events.

@@ -9,10 +9,11 @@
 
 // `event_bus`, `builder`, `subscription`, `guard`, `receipt` and `metrics` are the public face.
 // `registry` holds the subscriptions by type and topic; `envelope` holds an event while it is
-// delivered; `publish` takes an event to its recipients. `members` lists the subscriptions for waits
-// and for `measure`, which reads the `counters`. `mailbox` states the rules of a subscription, which `post`,
-// `deliver`, `turn`, `batch`, `delay` and `close` keep. Its deliveries are in a `queue`: one for
-// the subscription, or one for each `key`, which `event_keys` finds for an event.
+// delivered; `publish` takes an event to its recipients. `members` lists the subscriptions for
+// waits and for `measure`, which reads the `counters`. `mailbox` states the rules of a
+// subscription, which `post`, `deliver`, `turn`, `batch`, `delay`, `complete` and `close` keep. Its
+// deliveries are in a `queue`: one for the subscription, or one for each `key`,
+// which `event_keys` finds for an event.
 //
 // | a wait for | file | on an empty stack | within a task of another pool | within a task of the bus's pool |
 // |---|---|---|---|---|
@@ -63,6 +64,7 @@ mod turn;
 mod batch;
 mod delay;
 mod event_wait;
+mod complete;
 mod close;
 mod room_wait;
 mod stop_wait;

@@ -300,8 +300,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         } else {
             let wait = *wait.get_or_insert_with(RoomWait::begin);
             let target = || CycleTarget::new(CycleKind::Mailbox).label(Some(&self.settings.name));
-            let _listed = wait.is_long().then(|| sleepers::list(target(), self.inner.pool.id(), Deadline::NEVER));
-            drop(self.room.sleep(state, wait, Deadline::NEVER, |state| &mut state.room_waiters));
+            let list = || sleepers::list(target(), self.inner.pool.id(), Deadline::NEVER);
+            drop(self.room.sleep(state, wait, Deadline::NEVER, Some(&list), |state| &mut state.room_waiters));
         }
         true
     }

@@ -10,7 +10,7 @@ use super::delivery::PendingDelivery;
 use super::event_keys::EventKeys;
 use super::key::{EventKey, EventKeyName, KeyOf};
 use crate::keyed::name::KeyId;
-use crate::keyed::turns::{KeyQueue, KeyState, Turns};
+use crate::keyed::serial_queues::{KeyQueue, KeyState, SerialQueues};
 use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
 use crate::task::context::GroupId;
@@ -36,7 +36,7 @@ pub(super) struct KeyQueues<E> {
     /// Returns the key of an event; `None` if the subscription is closed.
     pub(super) key_of: Option<Arc<KeyOf<E>>>,
     /// The keys that have a delivery, and the ready queue.
-    pub(super) turns: Turns<EventKey, PendingDelivery<E>, EventKeyState>,
+    pub(super) turns: SerialQueues<EventKey, PendingDelivery<E>, EventKeyState>,
     /// The keys of the deliveries that are running, and their frames.
     pub(super) running: Vec<(KeyId, GroupId)>,
     /// The keys of the deliveries that are waiting or delayed, by their events.
@@ -85,7 +85,7 @@ impl<E> Queue<E> {
             None => Self::Plain(VecDeque::new()),
             Some(key_of) => Self::ByKey(Box::new(KeyQueues {
                 key_of: Some(key_of),
-                turns: Turns::new(),
+                turns: SerialQueues::new(),
                 running: Vec::new(),
                 by_event: EventKeys::default(),
                 by_age: removes_oldest.then(BTreeMap::new),

@@ -6,7 +6,7 @@ use super::mailbox::{Budget, Mailbox, Settings, State};
 use super::queue::{Busy, KeyQueues};
 use crate::keyed::lookup::KnownNames;
 use crate::keyed::name::{KeyId, KeyName};
-use crate::keyed::turns::KeyQueue;
+use crate::keyed::serial_queues::KeyQueue;
 use crate::nesting;
 use crate::observe::task_info::TaskId;
 use crate::sync::{Arc, MutexGuard};
@@ -80,7 +80,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         mut key: Option<KeyId>,
     ) {
         for taken in 0.. {
-            if self.is_over(budget, taken, &state) {
+            if self.is_budget_spent(budget, taken, &state) {
                 break;
             }
             let Some((delivery, handler, futures)) = self.take(&mut state, key.take()) else { break };

@@ -157,7 +157,7 @@ impl<'scope, R: ScopeResult> Scope<'scope, '_, R> {
         F: FnOnce() -> R + Send + 'scope,
     {
         let added = self.add((f, Room::Require), |f, _| f, Location::caller());
-        added.map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Scope, f))
+        added.map_err(TrySubmitError::by(Refuser::Scope))
     }
 
     /// Adds the task whose closure `make` returns for `source` and the task's index. Calls `make`

@@ -15,7 +15,7 @@ use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::room::RoomWait;
-use crate::task::sleepers;
+use crate::task::sleepers::{self, List, Listed};
 use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -266,7 +266,7 @@ impl<R: TaskResult> GroupInner<R> {
             } else {
                 let wait = *wait.get_or_insert_with(RoomWait::begin);
                 state = if position.depth == 0 {
-                    self.wait_for_room(state, wait, None, true)
+                    self.wait_for_room(state, wait, None, Some(&|| self.list_room_wait()))
                 } else {
                     drop(state);
                     ignores_capacity = self.wait_for_room_registered(wait).is_err();
@@ -308,23 +308,27 @@ impl<R: TaskResult> GroupInner<R> {
     ) {
         let state = self.state.lock();
         if state.moves() == moves && room.is_full(&state) && !wait.is_notified() {
-            drop(self.wait_for_room(state, room_wait, moment, false));
+            drop(self.wait_for_room(state, room_wait, moment, None));
         }
     }
 
     /// Sleeps until there is room, the group is closed, or its deadline or the moment has passed;
-    /// see rule 10 of `state`. May wake early. `lists` says whether the thread lists a long wait.
+    /// see rule 10 of `state`. May wake early.
     fn wait_for_room<'a>(
         &self,
         state: MutexGuard<'a, State<R>>,
         wait: RoomWait,
         moment: Option<Instant>,
-        lists: bool,
+        list: Option<List<'_>>,
     ) -> MutexGuard<'a, State<R>> {
         let deadline = Deadline::NEVER.earlier(self.deadline()).earlier(moment);
-        let target = || CycleTarget::new(CycleKind::GroupRoom).label(self.settings.label.as_ref());
-        let _listed = (lists && wait.is_long()).then(|| sleepers::list(target(), self.pool.id(), Deadline::NEVER));
-        self.room.sleep(state, wait, deadline, |state| &mut state.room_waiters)
+        self.room.sleep(state, wait, deadline, list, |state| &mut state.room_waiters)
+    }
+
+    /// Lists this thread, which is about to sleep until there is room.
+    fn list_room_wait(&self) -> Listed {
+        let target = CycleTarget::new(CycleKind::GroupRoom).label(self.settings.label.as_ref());
+        sleepers::list(target, self.pool.id(), Deadline::NEVER)
     }
 }
 

@@ -92,9 +92,7 @@ impl<R: TaskResult> Spawner<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.inner
-            .try_spawn(f, |f, _| Body::once(f), location)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
+        self.inner.try_spawn(f, |f, _| Body::once(f), location).map_err(TrySubmitError::by(Refuser::Group))
     }
 
     /// Returns the token of the group.

@@ -242,7 +242,7 @@ impl<R: TaskResult> TaskGroup<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let added = self.inner().try_spawn(f, |f, _| Body::once(f), Location::caller());
-        added.map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
+        added.map_err(TrySubmitError::by(Refuser::Group))
     }
 
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and

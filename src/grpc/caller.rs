@@ -173,7 +173,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(Refuser::Caller, f))
+        self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(SubmitError::by(Refuser::Caller))
     }
 
     /// Makes a call as [`call`](Self::call) does, but never blocks.
@@ -188,8 +188,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_call(WaitMode::Never, Location::caller(), f)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Caller, f))
+        self.spawn_call(WaitMode::Never, Location::caller(), f).map_err(TrySubmitError::by(Refuser::Caller))
     }
 
     /// Makes a call as [`call`](Self::call) does, but blocks for at most `timeout` until there is a
@@ -212,8 +211,7 @@ impl Caller {
         T: Send + 'static,
     {
         let wait_mode = WaitMode::Until(Deadline::after(timeout));
-        self.spawn_call(wait_mode, Location::caller(), f)
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Caller, f))
+        self.spawn_call(wait_mode, Location::caller(), f).map_err(SubmitTimeoutError::by(Refuser::Caller))
     }
 
     /// Makes a call and blocks until it has ended. On a worker this holds the worker.
@@ -267,7 +265,7 @@ impl Caller {
         };
         self.driver
             .spawn_with(WaitMode::Policy, Location::caller(), (f, then), make)
-            .map_err(|(_, both)| SubmitError::new(Refuser::Caller, both))
+            .map_err(SubmitError::by(Refuser::Caller))
     }
 
     /// Makes a call without a handle. If it fails, [`on_error`](super::CallerBuilder::on_error) is
@@ -283,8 +281,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_notify(WaitMode::Policy, Location::caller(), f)
-            .map_err(|(_, f)| SubmitError::new(Refuser::Caller, f))
+        self.spawn_notify(WaitMode::Policy, Location::caller(), f).map_err(SubmitError::by(Refuser::Caller))
     }
 
     /// Makes a call as [`notify`](Self::notify) does, but never blocks.
@@ -299,8 +296,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_notify(WaitMode::Never, Location::caller(), f)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Caller, f))
+        self.spawn_notify(WaitMode::Never, Location::caller(), f).map_err(TrySubmitError::by(Refuser::Caller))
     }
 
     /// Spawns a call whose result is that of the handle.

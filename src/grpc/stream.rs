@@ -79,7 +79,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.open(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(Refuser::Caller, f))
+        self.open(WaitMode::Policy, Location::caller(), f).map_err(SubmitError::by(Refuser::Caller))
     }
 
     /// Opens a stream as [`stream`](Self::stream) does, but never blocks.
@@ -94,8 +94,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.open(WaitMode::Never, Location::caller(), f)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Caller, f))
+        self.open(WaitMode::Never, Location::caller(), f).map_err(TrySubmitError::by(Refuser::Caller))
     }
 
     /// Makes the call of a stream.

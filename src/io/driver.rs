@@ -163,7 +163,7 @@ impl Driver {
         Fut::Output: Send + 'static,
     {
         self.spawn_with(WaitMode::Policy, Location::caller(), future, unchanged)
-            .map_err(|(_, future)| SubmitError::new(Refuser::Driver, future))
+            .map_err(SubmitError::by(Refuser::Driver))
     }
 
     /// Spawns a future as [`spawn`](Self::spawn) does, but never blocks.
@@ -179,7 +179,7 @@ impl Driver {
         Fut::Output: Send + 'static,
     {
         self.spawn_with(WaitMode::Never, Location::caller(), future, unchanged)
-            .map_err(|(refusal, future)| TrySubmitError::new(refusal, Refuser::Driver, future))
+            .map_err(TrySubmitError::by(Refuser::Driver))
     }
 
     /// Spawns a future as [`spawn`](Self::spawn) does, but blocks for at most `timeout`.
@@ -200,7 +200,7 @@ impl Driver {
         Fut::Output: Send + 'static,
     {
         self.spawn_with(WaitMode::Until(Deadline::after(timeout)), Location::caller(), future, unchanged)
-            .map_err(|(refusal, future)| SubmitTimeoutError::new(refusal, Refuser::Driver, future))
+            .map_err(SubmitTimeoutError::by(Refuser::Driver))
     }
 
     /// Spawns a future as [`spawn`](Self::spawn) does, and then calls `f` with its output on a
@@ -224,7 +224,7 @@ impl Driver {
         let make =
             |(future, f)| (future, OnOutput { f, on_worker: Some(|_| true), outcome_of: |_| TaskOutcome::Succeeded });
         self.spawn_with(WaitMode::Policy, Location::caller(), (future, f), make)
-            .map_err(|(_, both)| SubmitError::new(Refuser::Driver, both))
+            .map_err(SubmitError::by(Refuser::Driver))
     }
 
     /// Returns how many futures may be in flight.

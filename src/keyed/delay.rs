@@ -22,7 +22,7 @@ use std::mem;
 use super::body::Later;
 use super::name::{KeyId, KeyName};
 use super::pending::{PendingTask, Ran};
-use super::state::{Busy, DelayTimer, DelayedTask, KeyedInner, State, Turn};
+use super::state::{Busy, KeyDelay, KeyedInner, State, Turn};
 use crate::error::CancelReason;
 use crate::observe::task_info::TaskId;
 use crate::observe::worker_counters::WorkerCounters;
@@ -33,6 +33,7 @@ use crate::task::executor::Executor;
 use crate::task::job::Task;
 use crate::task::waits::Needs;
 use crate::time::deadline::Deadline;
+use crate::timer::end_timer::EndTimer;
 
 impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// Delays a key whose turn makes another attempt later. If that is not possible, cancels the
@@ -55,7 +56,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
             reservation.insert(*due, Arc::clone(&timer) as _).ok()
         };
         if let Some(timer_key) = inserted {
-            state.delay(key, *due, DelayedTask { task, timer, timer_key });
+            state.delay(key, *due, KeyDelay { task, timer, timer_key });
             let awaited = state.turns.get_mut(key).is_some_and(|queue| mem::take(&mut queue.state.is_awaited));
             let any = mem::take(&mut state.is_awaited);
             drop(state);
@@ -76,9 +77,9 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
             let delayed = state.take_delayed(key);
             let task = self.without_timer(delayed);
             state.make_due(key, task);
-            let notices = self.notices(&mut state, key);
+            let notifications = self.notifications(&mut state, key);
             drop(state);
-            self.send(notices);
+            self.send(notifications);
             state = self.state.lock();
         }
     }
@@ -92,7 +93,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     fn end_delay(
         self: &Arc<Self>,
         key: KeyId,
-        test: impl FnOnce(&DelayedTask) -> bool,
+        test: impl FnOnce(&KeyDelay) -> bool,
         work: impl FnOnce(PendingTask, &WorkerCounters) -> Ran<PendingTask>,
     ) -> bool {
         let mut state = self.state.lock();
@@ -112,7 +113,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
 
 impl<K> KeyedInner<K> {
     /// Removes the timer of a task that is no longer delayed.
-    pub(super) fn without_timer(&self, delayed: DelayedTask) -> PendingTask {
+    pub(super) fn without_timer(&self, delayed: KeyDelay) -> PendingTask {
         delayed.timer.end();
         drop(self.pool.timers.remove(delayed.timer_key)); // only a weak reference to this executor
         delayed.task
@@ -134,7 +135,7 @@ impl<K> KeyedInner<K> {
 
 impl<K> State<K> {
     /// Delays a running key.
-    fn delay(&mut self, key: KeyId, due: Deadline, delayed: DelayedTask) {
+    fn delay(&mut self, key: KeyId, due: Deadline, delayed: KeyDelay) {
         self.running.retain(|running| *running != key);
         self.delayed.insert((due, key));
         let queue = self.turns.get_mut(key).expect("a running key has an entry");
@@ -143,7 +144,7 @@ impl<K> State<K> {
     }
 
     /// Takes the delayed task of a key, which the caller makes ready or running.
-    fn take_delayed(&mut self, key: KeyId) -> DelayedTask {
+    fn take_delayed(&mut self, key: KeyId) -> KeyDelay {
         let queue = self.turns.get_mut(key).expect("a delayed key has an entry");
         if let Some(Busy::Delayed(due)) = queue.state.busy {
             self.delayed.remove(&(due, key));
@@ -179,7 +180,7 @@ struct KeyTimer<K> {
     is_over: AtomicBool,
 }
 
-impl<K: Send + Sync + 'static> DelayTimer for KeyTimer<K> {
+impl<K: Send + Sync + 'static> EndTimer for KeyTimer<K> {
     fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
@@ -195,7 +196,7 @@ impl<K: Send + Sync + 'static> Task for KeyTimer<K> {
     /// The pool has ended, or cancels what is queued.
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         let Some(inner) = self.inner.upgrade() else { return false };
-        let is_own = |_: &DelayedTask| !self.is_over.load(Ordering::Relaxed);
+        let is_own = |_: &KeyDelay| !self.is_over.load(Ordering::Relaxed);
         let label = self.name.upgrade().and_then(|name| inner.label(&name).cloned());
         inner.end_delay(self.key, is_own, |task, counters| {
             match task.cancel(label.as_ref(), reason, counters, executor) {

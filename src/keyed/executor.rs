@@ -149,7 +149,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.submit(key, f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Keyed, f))
+        self.submit(key, f, WaitMode::Policy, Location::caller()).map_err(SubmitError::by(Refuser::Keyed))
     }
 
     /// Like [`execute`](Self::execute), but never blocks, never runs a task inline, and keeps the
@@ -182,8 +182,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.submit(key, f, WaitMode::Never, Location::caller())
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Keyed, f))
+        self.submit(key, f, WaitMode::Never, Location::caller()).map_err(TrySubmitError::by(Refuser::Keyed))
     }
 
     /// Like [`execute`](Self::execute), but blocks at most for `timeout`, and never runs a task
@@ -199,7 +198,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
         F: FnOnce() + Send + 'static,
     {
         self.submit(key, f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Keyed, f))
+            .map_err(SubmitTimeoutError::by(Refuser::Keyed))
     }
 
     /// Submits a task of `key` and returns the handle for its result. Blocks while the executor or
@@ -229,8 +228,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(key, f, WaitMode::Policy, Location::caller())
-            .map_err(|(_, f)| SubmitError::new(Refuser::Keyed, f))
+        self.submit_task(key, f, WaitMode::Policy, Location::caller()).map_err(SubmitError::by(Refuser::Keyed))
     }
 
     /// Like [`spawn`](Self::spawn), but never blocks, never runs a task inline, and keeps the
@@ -246,8 +244,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(key, f, WaitMode::Never, Location::caller())
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Keyed, f))
+        self.submit_task(key, f, WaitMode::Never, Location::caller()).map_err(TrySubmitError::by(Refuser::Keyed))
     }
 
     /// Like [`spawn`](Self::spawn), but blocks at most for `timeout`, and never runs a task inline.
@@ -264,7 +261,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
         T: Send + 'static,
     {
         self.submit_task(key, f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Keyed, f))
+            .map_err(SubmitTimeoutError::by(Refuser::Keyed))
     }
 
     fn submit<F>(

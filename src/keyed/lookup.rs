@@ -8,7 +8,7 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use super::name::{KeyId, KeyName};
-use super::turns::{KeyState, Turns};
+use super::serial_queues::{KeyState, SerialQueues};
 use crate::sync::{Arc, MutexGuard};
 
 /// A key that is looked for, and what is known of the entries with its hash.
@@ -41,12 +41,12 @@ impl<K: PartialEq> Lookup<K> {
     pub(crate) fn find<'a, S, T: 'a, X: KeyState + 'a>(
         &mut self,
         lock: impl Fn() -> MutexGuard<'a, S>,
-        turns: impl Fn(&S) -> Option<&Turns<K, T, X>>,
+        queues: impl Fn(&S) -> Option<&SerialQueues<K, T, X>>,
     ) -> (MutexGuard<'a, S>, Option<KeyId>)
     where
         K: 'a,
     {
-        self.known.find(|other| *other == self.name.key, lock, turns)
+        self.known.find(|other| *other == self.name.key, lock, queues)
     }
 }
 
@@ -60,14 +60,14 @@ impl<K> KnownNames<K> {
         &mut self,
         is_equal: impl Fn(&K) -> bool,
         lock: impl Fn() -> MutexGuard<'a, S>,
-        turns: impl Fn(&S) -> Option<&Turns<K, T, X>>,
+        queues: impl Fn(&S) -> Option<&SerialQueues<K, T, X>>,
     ) -> (MutexGuard<'a, S>, Option<KeyId>)
     where
         K: 'a,
     {
         loop {
             let state = lock();
-            let Some(keys) = turns(&state) else { return (state, None) };
+            let Some(keys) = queues(&state) else { return (state, None) };
             let known = self.equal.as_ref().map(KeyName::id).filter(|id| keys.get(*id).is_some());
             if known.is_some() {
                 return (state, known);

@@ -4,9 +4,9 @@
 //! does. `state` holds the protocol with its rules; `submit`, `spawn_async`, `run`, `task`, `delay`
 //! and `idle` are its operations. The other modules are:
 //!
-//! - `turns` is the queues of the keys, and the order in which keys take turns: it has the `entries`
-//!   of keys and the `ready` keys. `lookup` finds the entry of a key, and `name` is the identity of
-//!   a key. Subscriptions use these, too.
+//! - `serial_queues` is the queues of the keys, and the order in which keys take turns: it has the
+//!   `entries` of keys and the `ready` keys. `lookup` finds the entry of a key, and `name` is the
+//!   identity of a key. Subscriptions use these, too.
 //! - `pending` is a task in the queue of a key, and `body` is what a task with a handle runs.
 //! - `room` is the wait for room, and `needs` reports what a wait needs of a key.
 
@@ -28,7 +28,7 @@ mod spawn_async;
 mod state;
 mod submit;
 mod task;
-pub(crate) mod turns;
+pub(crate) mod serial_queues;
 
 #[cfg(feature = "retry")]
 pub(crate) use self::body::{KeyedBody, Later, Outcome, Step};

@@ -2,8 +2,8 @@
 
 use super::name::KeyId;
 use super::pending::{PendingTask, Ran};
-use super::state::{Busy, KeyPhase, KeyedInner, Notices, State, Turn};
-use super::turns::TakenEntry;
+use super::serial_queues::TakenEntry;
+use super::state::{Busy, KeyPhase, KeyedInner, Notifications, State, Turn};
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
@@ -74,9 +74,9 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
                 state.end_turn(name.id())
             });
             let next = next(&mut state);
-            let notices = self.notices(&mut state, name.id());
+            let notifications = self.notifications(&mut state, name.id());
             drop(state);
-            self.send(notices);
+            self.send(notifications);
             nesting::discard((leftover, name)); // a key is dropped by user code
             if ended == Some(1) {
                 executor.task_done(counters, 1);
@@ -110,8 +110,8 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     }
 
     /// Makes the notifications that were collected under the lock.
-    pub(super) fn send(self: &Arc<Self>, notices: Notices) {
-        let Notices { ticket, key, any } = notices;
+    pub(super) fn send(self: &Arc<Self>, notifications: Notifications) {
+        let Notifications { ticket, key, any } = notifications;
         if ticket {
             self.pool.send_ticket(self.downgrade(), self.settings.priority);
         }
@@ -119,8 +119,8 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     }
 
     /// Makes the notifications after a task was added.
-    pub(super) fn send_first(self: &Arc<Self>, notices: Notices) {
-        let Notices { ticket, key, any } = notices;
+    pub(super) fn send_first(self: &Arc<Self>, notifications: Notifications) {
+        let Notifications { ticket, key, any } = notifications;
         if ticket {
             self.pool.send_first_ticket(self.downgrade(), &self.registration, self.settings.priority);
         }

@@ -68,7 +68,7 @@ use std::panic::Location;
 
 use super::name::{KeyId, KeyName};
 use super::pending::PendingTask;
-use super::turns::{KeyQueue, KeyState, TakenEntry, Turns};
+use super::serial_queues::{KeyQueue, KeyState, SerialQueues, TakenEntry};
 use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
 use crate::pool::group_registry::Registration;
@@ -81,7 +81,7 @@ use crate::task::room::{Room, RoomWaiters};
 use crate::task::tickets::Tickets;
 use crate::task::wakers::Wakers;
 #[cfg(feature = "retry")]
-use crate::{time::deadline::Deadline, timer::heap::TimerKey};
+use crate::{time::deadline::Deadline, timer::end_timer::EndTimer, timer::heap::TimerKey};
 
 /// The state that the handles of an executor, its runners and its joined tasks share. Tickets refer
 /// to it weakly.
@@ -122,7 +122,7 @@ pub(super) struct KeyedSettings {
 /// What the lock guards.
 pub(super) struct State<K> {
     /// The keys that are not absent, and the ready queue.
-    pub(super) turns: Turns<K, PendingTask, KeyPhase>,
+    pub(super) turns: SerialQueues<K, PendingTask, KeyPhase>,
     /// The keys that are running; at most as many as there are threads.
     pub(super) running: Vec<KeyId>,
     /// The delayed keys, by the times at which they are due.
@@ -157,25 +157,18 @@ pub(super) struct KeyPhase {
     pub(super) busy: Option<Busy>,
     /// The task that waits for its next attempt, if the key is delayed.
     #[cfg(feature = "retry")]
-    pub(super) delayed: Option<Box<DelayedTask>>,
+    pub(super) delayed: Option<Box<KeyDelay>>,
     /// Whether a waiter in the registry of waits may need a turn of this key; see rule 10.
     pub(super) is_awaited: bool,
 }
 
 /// The oldest task of a key that waits for its next attempt.
 #[cfg(feature = "retry")]
-pub(super) struct DelayedTask {
+pub(super) struct KeyDelay {
     pub(super) task: PendingTask,
     /// The timer, and its key in the heap. It may have fired.
-    pub(super) timer: Arc<dyn DelayTimer>,
+    pub(super) timer: Arc<dyn EndTimer>,
     pub(super) timer_key: TimerKey,
-}
-
-/// The timer of a delayed key.
-#[cfg(feature = "retry")]
-pub(super) trait DelayTimer: Send + Sync {
-    /// Notes that the key is no longer delayed, so that an entry in the pool's queue is stale.
-    fn end(&self);
 }
 
 /// What a key is busy with.
@@ -216,7 +209,7 @@ pub(super) struct Leftover<K> {
 /// The notifications that follow a change; see the rules 2 and 10.
 #[derive(Clone, Copy)]
 #[must_use = "a counted ticket must be sent"]
-pub(super) struct Notices {
+pub(super) struct Notifications {
     /// Whether a ticket was counted.
     pub(super) ticket: bool,
     /// The key that a waiter needs and that is ready.
@@ -280,7 +273,7 @@ impl<K> KeyedInner<K> {
     }
 
     /// Collects the notifications that follow a change of this key, and counts a ticket.
-    pub(super) fn notices(&self, state: &mut State<K>, key: KeyId) -> Notices {
+    pub(super) fn notifications(&self, state: &mut State<K>, key: KeyId) -> Notifications {
         let ticket = self.count_ticket_if_needed(state);
         let any = state.turns.ready() > 0 && mem::take(&mut state.is_awaited);
         let queue = state.turns.get_mut(key).filter(|queue| queue.state.is_awaited && queue.is_ready());
@@ -288,7 +281,7 @@ impl<K> KeyedInner<K> {
             queue.state.is_awaited = false;
             queue.name.group()
         });
-        Notices { ticket, key, any }
+        Notifications { ticket, key, any }
     }
 }
 
@@ -322,7 +315,7 @@ impl<K> Drop for KeyedInner<K> {
 impl<K> State<K> {
     fn new() -> Self {
         Self {
-            turns: Turns::new(),
+            turns: SerialQueues::new(),
             running: Vec::new(),
             #[cfg(feature = "retry")]
             delayed: BTreeSet::new(),

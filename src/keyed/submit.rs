@@ -18,7 +18,7 @@ use crate::pool::submit::WaitMode;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::room::RoomWait;
-use crate::task::sleepers;
+use crate::task::sleepers::{self, Listed};
 use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
@@ -113,9 +113,9 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
         let (id, location, queued_at) = origin;
         let body = make(self, &name, origin);
         state.add(&name, PendingTask { body, id, location, queued_at }, self);
-        let notices = self.notices(&mut state, name.id());
+        let notifications = self.notifications(&mut state, name.id());
         drop(state);
-        self.send_first(notices);
+        self.send_first(notifications);
     }
 
     /// Returns `true` if a task may be added to a key that has this entry, or none.
@@ -173,7 +173,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
                 Some(_) if self.pool.executor.tracker.is_closed() => return Err(Refusal::ShutDown),
                 Some(wait) if wait.deadline.is_past() => return Err(Refusal::Timeout),
                 Some(wait) if context::depth() == 0 || deadline != Deadline::NEVER => {
-                    drop(self.sleep_until_room(state, wait.room, deadline, true));
+                    let list = || self.list_room_wait(deadline);
+                    drop(self.room.sleep(state, wait.room, deadline, Some(&list), |state| &mut state.room_waiters));
                 }
                 Some(wait) => {
                     drop(state);
@@ -222,22 +223,15 @@ impl<K> KeyedInner<K> {
         let state = self.state.lock();
         let is_current = state.moves == moves && !registered.is_notified();
         if is_current && room.is_full(&state) && !self.pool.executor.tracker.is_closed() {
-            drop(self.sleep_until_room(state, wait, Deadline::NEVER.earlier(until), false));
+            let until = Deadline::NEVER.earlier(until);
+            drop(self.room.sleep(state, wait, until, None, |state| &mut state.room_waiters));
         }
     }
 
-    /// Sleeps until there is room or the deadline has passed. May wake early. `lists` says whether
-    /// the thread lists a long wait.
-    fn sleep_until_room<'a>(
-        &self,
-        state: MutexGuard<'a, State<K>>,
-        wait: RoomWait,
-        deadline: Deadline,
-        lists: bool,
-    ) -> MutexGuard<'a, State<K>> {
-        let target = || CycleTarget::new(CycleKind::KeyedRoom).label(self.settings.label.as_ref());
-        let _listed = (lists && wait.is_long()).then(|| sleepers::list(target(), self.pool.id(), deadline));
-        self.room.sleep(state, wait, deadline, |state| &mut state.room_waiters)
+    /// Lists this thread, which is about to sleep until there is room or the deadline has passed.
+    fn list_room_wait(&self, deadline: Deadline) -> Listed {
+        let target = CycleTarget::new(CycleKind::KeyedRoom).label(self.settings.label.as_ref());
+        sleepers::list(target, self.pool.id(), deadline)
     }
 }
 

@@ -317,7 +317,8 @@ impl WorkerPoolBuilder {
         let inner = Arc::new(PoolInner::new(queue, self.overflow, self.hooks, self.timing));
         let resize = inner.workers.set_target(workers);
         let report = Arc::default();
-        let started = worker::start(&inner, &self.worker_settings, resize.missing, &report).and(report.wait());
+        let started = worker::start(&inner, &self.worker_settings, resize.missing, &report);
+        let started = started.map_err(|failed| failed.remove(&inner)).and(report.wait());
         if let Err(error) = started {
             shutdown::shutdown(&inner);
             return Err(error);

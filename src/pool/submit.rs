@@ -126,8 +126,7 @@ impl WorkerPool {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.submit_closure(f, WaitMode::Policy, Location::caller())
-            .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
+        self.submit_closure(f, WaitMode::Policy, Location::caller()).map_err(SubmitError::by(Refuser::Pool))
     }
 
     /// Like [`execute`](Self::execute), but never blocks, and never runs the closure inline.
@@ -152,8 +151,7 @@ impl WorkerPool {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.submit_closure(f, WaitMode::Never, Location::caller())
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
+        self.submit_closure(f, WaitMode::Never, Location::caller()).map_err(TrySubmitError::by(Refuser::Pool))
     }
 
     /// Like [`execute`](Self::execute), but blocks at most for `timeout`, and never runs the
@@ -182,7 +180,7 @@ impl WorkerPool {
         F: FnOnce() + Send + 'static,
     {
         self.submit_closure(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
+            .map_err(SubmitTimeoutError::by(Refuser::Pool))
     }
 
     /// Submits a task and returns the handle for its result.
@@ -214,7 +212,7 @@ impl WorkerPool {
         T: Send + 'static,
     {
         self.submit_task(f, SubmitSettings::plain(WaitMode::Policy, Location::caller()))
-            .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
+            .map_err(SubmitError::by(Refuser::Pool))
     }
 
     /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure inline.
@@ -229,7 +227,7 @@ impl WorkerPool {
         T: Send + 'static,
     {
         self.submit_task(f, SubmitSettings::plain(WaitMode::Never, Location::caller()))
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
+            .map_err(TrySubmitError::by(Refuser::Pool))
     }
 
     /// Like [`spawn`](Self::spawn), but blocks at most for `timeout`, and never runs the closure
@@ -249,7 +247,7 @@ impl WorkerPool {
         T: Send + 'static,
     {
         let settings = SubmitSettings::plain(WaitMode::Until(Deadline::after(timeout)), Location::caller());
-        self.submit_task(f, settings).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
+        self.submit_task(f, settings).map_err(SubmitTimeoutError::by(Refuser::Pool))
     }
 
     fn submit_closure<F>(

@@ -212,9 +212,7 @@ impl TaskBuilder<'_> {
     where
         F: FnOnce(&CancellationToken) + Send + 'static,
     {
-        self.submit(f, WaitMode::Policy, Location::caller())
-            .map(drop)
-            .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
+        self.submit(f, WaitMode::Policy, Location::caller()).map(drop).map_err(SubmitError::by(Refuser::Pool))
     }
 
     /// Submits a task without a handle if there is room; see [`WorkerPool::try_execute`].
@@ -228,7 +226,7 @@ impl TaskBuilder<'_> {
         F: FnOnce(&CancellationToken) + Send + 'static,
     {
         let submitted = self.submit(f, WaitMode::Never, Location::caller());
-        submitted.map(drop).map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
+        submitted.map(drop).map_err(TrySubmitError::by(Refuser::Pool))
     }
 
     /// Submits a task without a handle, and waits at most `timeout` for room; see
@@ -243,7 +241,7 @@ impl TaskBuilder<'_> {
         F: FnOnce(&CancellationToken) + Send + 'static,
     {
         let submitted = self.submit(f, WaitMode::Until(Deadline::after(timeout)), Location::caller());
-        submitted.map(drop).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
+        submitted.map(drop).map_err(SubmitTimeoutError::by(Refuser::Pool))
     }
 
     /// Submits a task and returns the handle for its result; see [`WorkerPool::spawn`].
@@ -258,7 +256,7 @@ impl TaskBuilder<'_> {
         F: FnOnce(&CancellationToken) -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
+        self.submit(f, WaitMode::Policy, Location::caller()).map_err(SubmitError::by(Refuser::Pool))
     }
 
     /// Submits a task if there is room, and returns the handle; see [`WorkerPool::try_spawn`].
@@ -273,7 +271,7 @@ impl TaskBuilder<'_> {
         T: Send + 'static,
     {
         let submitted = self.submit(f, WaitMode::Never, Location::caller());
-        submitted.map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
+        submitted.map_err(TrySubmitError::by(Refuser::Pool))
     }
 
     /// Submits a task, waits at most `timeout` for room, and returns the handle; see
@@ -289,7 +287,7 @@ impl TaskBuilder<'_> {
         T: Send + 'static,
     {
         let submitted = self.submit(f, WaitMode::Until(Deadline::after(timeout)), Location::caller());
-        submitted.map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
+        submitted.map_err(SubmitTimeoutError::by(Refuser::Pool))
     }
 
     /// Like [`spawn`](Self::spawn), for async code; see [`WorkerPool::spawn_async`]. The settings

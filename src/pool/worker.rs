@@ -41,7 +41,7 @@ pub(crate) fn start(
     settings: &WorkerSettings,
     workers: usize,
     report: &Arc<StartReport>,
-) -> Result<(), BuildError> {
+) -> Result<(), NotStarted> {
     let may_fail = settings.on_start.as_ref().is_some_and(StartHook::may_fail);
     let new_counters = || pool.executor.tracker.register_worker();
     // All workers are added before the first starts, so that none gets the index of a worker whose
@@ -60,22 +60,28 @@ pub(crate) fn start(
             Err(source) => {
                 let index = worker.counters.worker();
                 missing.push(worker);
-                missing.into_iter().for_each(|worker| remove_unstarted(pool, worker, may_fail));
-                return Err(BuildError::Spawn { worker: index, source });
+                missing.iter().for_each(|_| if may_fail { pool.workers.start_failed() } else { pool.workers.retire() });
+                return Err(NotStarted { workers: missing, error: BuildError::Spawn { worker: index, source } });
             }
         }
     }
     Ok(())
 }
 
-/// Removes a worker whose thread was not started.
-fn remove_unstarted(pool: &PoolInner, worker: WorkerParts, may_fail: bool) {
-    if may_fail {
-        pool.workers.start_failed();
-    } else {
-        pool.workers.retire();
+/// Workers that have retired because a thread could not be started.
+#[must_use = "workers that are not removed keep the pool from ending"]
+pub(crate) struct NotStarted {
+    workers: Vec<WorkerParts>,
+    error: BuildError,
+}
+
+impl NotStarted {
+    /// Removes the workers, and returns the error. Called with no lock held: they may be the last
+    /// of a pool that was shut down meanwhile, and then the wakers of its waiters are called.
+    pub(crate) fn remove(self, pool: &PoolInner) -> BuildError {
+        self.workers.into_iter().for_each(|worker| pool.workers.remove(worker.counters));
+        self.error
     }
-    pool.workers.remove(worker.counters);
 }
 
 /// Starts the thread of one worker.
@@ -117,7 +123,7 @@ fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, worker: WorkerPa
     pool.workers.remove(worker.counters);
 }
 
-/// Runs jobs until the worker must leave, and then calls its stop hook.
+/// Runs jobs until the worker retires, and then calls its stop hook.
 fn run_until_end(pool: &PoolInner, settings: &WorkerSettings, worker: &WorkerParts) {
     let (mut current, mut cursor) = (None, PopCursor::default());
     while let Err(payload) = unwind::catch(|| run_jobs(pool, worker, &mut cursor, &mut current)) {
@@ -144,9 +150,9 @@ fn empty_inbox(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>
     }
 }
 
-/// Runs jobs until the worker must leave. `current` holds the job that is run.
+/// Runs jobs until the worker retires. `current` holds the job that is run.
 fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) {
-    while !(pool.workers.has_notice() && must_leave(pool, worker, cursor, current)) {
+    while !(pool.workers.has_notice() && retires_on_notice(pool, worker, cursor, current)) {
         *current = pool.next_job(cursor, worker);
         if current.is_some() {
             failpoint::hit(Failpoint::Taken);
@@ -159,13 +165,19 @@ fn run_jobs(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, curr
     }
 }
 
-/// Handles the mail of the worker, and returns `true` if the worker has just retired. If the pool
-/// has seen several classes, runs jobs of all of them until the worker retires.
+/// Handles the notices of the pool. Returns `true` if the worker has retired by one of them.
 ///
-/// A loop of its own, so that a pool of one class pays nothing for the others.
+/// Handles the mail of the worker. If the pool has seen several classes, runs jobs of all of them
+/// until the worker retires: a loop of its own, so that a pool of one class pays nothing for the
+/// others.
 #[cold]
 #[inline(never)]
-fn must_leave(pool: &PoolInner, worker: &WorkerParts, cursor: &mut PopCursor, current: &mut Option<Job>) -> bool {
+fn retires_on_notice(
+    pool: &PoolInner,
+    worker: &WorkerParts,
+    cursor: &mut PopCursor,
+    current: &mut Option<Job>,
+) -> bool {
     loop {
         if worker.inbox.has_mail() {
             pool.put_permit_back(cursor);

@@ -254,9 +254,10 @@ impl WorkerPool {
             Err(_) => self.inner.workers.undo_resize(&resize, before),
         };
         self.retire_surplus(surplus);
-        // Sending tickets may drop the last reference to a group and the values of its tasks, which
-        // is user code. Start hooks are user code too, and may resize the pool.
+        // User code may run from here on. Sending tickets may drop the last reference to a group and
+        // the values of its tasks; start hooks may resize the pool.
         drop(one_at_a_time);
+        let started = started.map_err(|failed| failed.remove(&self.inner));
         self.inner.send_missing_tickets();
         let started = started.and(report.wait());
         if started.is_err() {

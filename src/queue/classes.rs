@@ -5,9 +5,9 @@
 //! comes later and notifies it. A worker that finds it set waits for the lanes to be made. All of
 //! these are `SeqCst`, like the steps of the queue's rules.
 
+use super::class_picker::Popped;
 use super::lanes::{LaneCursor, Lanes};
 use super::permits::Permits;
-use super::turns::Popped;
 use crate::priority::Priority;
 use crate::sync::{AtomicUsize, OnceLock, Ordering};
 

@@ -13,8 +13,8 @@
 //!    from the shards in turn. So the oldest item of the bounded lane waits for at most one other
 //!    item of its class. With `r` shards, the oldest item of a shard waits for at most `2r - 1`
 //!    others. (This holds for each worker, and the crate's docs promise it to users.)
-//! 2. A worker chooses between the classes as [`turns`] says. At most as many workers as set run
-//!    items of `Background` that they popped; see [`permits`].
+//! 2. A worker chooses between the classes as [`class_picker`] says. At most as many workers as set
+//!    run items of `Background` that they popped; see [`permits`].
 //! 3. A refused item is returned. An accepted item is popped exactly once.
 //! 4. A blocked `push` ends when there is room, when its deadline passes, or when the queue is
 //!    closed. Closing refuses only blocked pushes. `try_push` does not check it, because a
@@ -48,18 +48,18 @@ mod lanes;
 #[cfg_attr(not(workcrew_model), allow(dead_code))]
 mod locked;
 mod permits;
-mod turns;
+mod class_picker;
 mod unbounded;
 
 use std::task::Waker;
 
+use self::class_picker::{ClassPicker, Popped};
 pub(crate) use self::classes::QueueSettings;
 use self::classes::{ClassCursor, Classes};
 pub(crate) use self::event_count::WaiterId;
 use self::idle::{Idle, IdleSpin};
 use self::lanes::{LaneCursor, Lanes};
 pub(crate) use self::lanes::{PushError, QueueState};
-use self::turns::{Popped, Turns};
 use crate::failpoint::{self, Failpoint};
 use crate::priority::Priority;
 use crate::sync::{AtomicBool, Ordering};
@@ -86,7 +86,7 @@ pub(crate) struct Queue<T> {
 pub(crate) struct PopCursor {
     normal: LaneCursor,
     classes: ClassCursor,
-    turns: Turns,
+    picker: ClassPicker,
     /// Whether the worker spins before it sleeps.
     spin: IdleSpin,
 }
@@ -230,8 +230,8 @@ impl<T> Queue<T> {
             return self.try_pop(cursor);
         }
         loop {
-            let PopCursor { normal, classes, turns, .. } = cursor;
-            let taken = turns.take(|class| match class {
+            let PopCursor { normal, classes, picker, .. } = cursor;
+            let taken = picker.take(|class| match class {
                 Priority::High => self.classes.pop_high(classes),
                 Priority::Normal => self.normal.pop(normal).map_or(Popped::Empty, Popped::Item),
                 Priority::Background => self.classes.pop_background(classes),

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use super::sleepers::List;
 use crate::sync::{Condvar, MutexGuard};
 use crate::time::deadline::Deadline;
 
@@ -45,14 +46,17 @@ impl Room {
     }
 
     /// Sleeps until there is room, the queue is closed, or the deadline has passed. May wake early,
-    /// so the caller checks again.
+    /// so the caller checks again. A thread that has waited for long is listed meanwhile by `list`,
+    /// which is `None` for a wait in the registry of waits.
     pub(crate) fn sleep<'a, S>(
         &self,
         mut state: MutexGuard<'a, S>,
         wait: RoomWait,
         deadline: Deadline,
+        list: Option<List<'_>>,
         waiters: impl Fn(&mut S) -> &mut RoomWaiters,
     ) -> MutexGuard<'a, S> {
+        let _listed = list.filter(|_| wait.low_water_until.is_past()).map(|list| list());
         if wait.low_water_until.is_past() {
             waiters(&mut state).any += 1;
             state = self.any.wait_until(state, deadline.instant());
@@ -123,11 +127,6 @@ impl RoomWait {
     /// Begins a wait.
     pub(crate) fn begin() -> Self {
         Self { low_water_until: Deadline::after(LOW_WATER_WAIT) }
-    }
-
-    /// Returns `true` if it has lasted for a millisecond, so that it takes any room.
-    pub(crate) fn is_long(self) -> bool {
-        self.low_water_until.is_past()
     }
 
     /// Begins a wait for any room.

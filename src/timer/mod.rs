@@ -5,6 +5,8 @@
 //! are in `pool::timers`.
 
 pub(crate) mod delayed;
+#[cfg(feature = "retry")]
+pub(crate) mod end_timer;
 pub(crate) mod handle;
 pub(crate) mod heap;
 pub(crate) mod period;

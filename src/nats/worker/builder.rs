@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use super::Worker;
-use super::ack::Acker;
+use super::ack_preparer::AckPreparer;
 use super::config::ConsumerConfig;
 use super::consumer_settings::ConsumerSettings;
 use super::control::Control;
@@ -13,7 +13,7 @@ use super::history::History;
 use super::job::Job;
 use super::metrics::Counters;
 use super::order::Order;
-use super::turns::SharedRate;
+use super::rate_turns::SharedRate;
 use crate::cancel::token::CancellationToken;
 use crate::nats::check;
 use crate::nats::error::WorkerError;
@@ -273,7 +273,7 @@ impl<E> WorkerBuilder<E> {
         let attempts = self.policy.attempt_limit();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
         let JobQueue { connection, name, dead_subject, .. } = self.queue;
-        let acker = Acker {
+        let preparer = AckPreparer {
             connection: Arc::clone(&connection),
             stream: Arc::clone(&name),
             dead_subject,
@@ -313,7 +313,7 @@ impl<E> WorkerBuilder<E> {
             config: Arc::new(config),
             policy: self.policy,
             control,
-            acker: Arc::new(acker),
+            preparer: Arc::new(preparer),
             counters: Arc::new(Counters::new()),
             order: self.order.map(|order| Arc::new(order.with_lookahead(self.lookahead))),
             rate,

@@ -1,6 +1,6 @@
 //! What a run of a worker is told, besides jobs and dispositions.
 
-use super::ack::AckResult;
+use super::ack_preparer::AckResult;
 use super::history::JobRecord;
 use super::inbox::{PrepareError, Prepared};
 use super::incarnation::OriginCheck;

@@ -14,13 +14,13 @@ pub(crate) mod job_outcome;
 pub(crate) mod job_task;
 pub(crate) mod in_flight;
 pub(crate) mod credit;
-pub(crate) mod turns;
+pub(crate) mod rate_turns;
 pub(crate) mod key_queues;
 pub(crate) mod order;
 pub(crate) mod batch;
 pub(crate) mod batch_task;
 pub(crate) mod inbox;
-pub(crate) mod ack;
+pub(crate) mod ack_preparer;
 pub(crate) mod history;
 pub(crate) mod incarnation;
 pub(crate) mod server_clock;
@@ -31,7 +31,7 @@ pub(crate) mod run;
 use std::fmt;
 use std::panic::Location;
 
-use self::ack::Acker;
+use self::ack_preparer::AckPreparer;
 use self::command::Command;
 use self::config::{BatchLimits, ConsumerConfig, RunReport};
 use self::control::Control;
@@ -39,8 +39,8 @@ use self::job::Job;
 use self::job_task::{Dispatcher, HandlerContext, StartHook};
 use self::metrics::{Counters, WorkerMetrics};
 use self::order::Order;
+use self::rate_turns::SharedRate;
 use self::run::state::{RunContext, WorkerRun};
-use self::turns::SharedRate;
 use crate::cancel::token::CancellationToken;
 use crate::io::{BlockError, mpsc};
 use crate::nats::check::MAX_CONCURRENT;
@@ -104,7 +104,7 @@ pub struct Worker<E> {
     pub(crate) config: Arc<ConsumerConfig>,
     policy: RetryPolicy<E>,
     pub(super) control: Arc<Control>,
-    acker: Arc<Acker>,
+    preparer: Arc<AckPreparer>,
     counters: Arc<Counters>,
     /// `None`: jobs run in any order.
     order: Option<Arc<Order>>,
@@ -197,7 +197,7 @@ impl<E> Worker<E> {
             config: Arc::clone(&self.config),
             slots: self.control.join(&commands.0).unwrap_or_else(default_slots),
             counters: Arc::clone(&self.counters),
-            acker: Arc::clone(&self.acker),
+            preparer: Arc::clone(&self.preparer),
             dispatcher: make(on_start),
             executor: Arc::clone(&pool_inner.executor),
             batch,
@@ -251,7 +251,7 @@ impl<E> Clone for Worker<E> {
             config: Arc::clone(&self.config),
             policy: self.policy.clone(),
             control: Arc::clone(&self.control),
-            acker: Arc::clone(&self.acker),
+            preparer: Arc::clone(&self.preparer),
             counters: Arc::clone(&self.counters),
             order: self.order.clone(),
             rate: self.rate.clone(),

@@ -18,7 +18,7 @@ use async_nats::header::{HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::ack::Acker;
+use super::ack_preparer::AckPreparer;
 use super::config::ConsumerConfig;
 use super::incarnation::{self, Origin, OriginStatus};
 use super::leftover::{StoredJob, consumer_info, next_job};
@@ -28,26 +28,32 @@ use crate::nats::queue::dead_letter::{DeadLetterDraft, DeadLetterReason};
 
 /// Moves unreadable jobs to the dead letters. Examines at most `most` of the delivered jobs without
 /// an outcome.
-pub(crate) async fn sweep(acker: &Acker, config: &ConsumerConfig, origin: Origin, most: usize, counters: &Counters) {
-    let Ok(info) = consumer_info(&acker.connection, config).await else { return };
+pub(crate) async fn sweep(
+    preparer: &AckPreparer,
+    config: &ConsumerConfig,
+    origin: Origin,
+    most: usize,
+    counters: &Counters,
+) {
+    let Ok(info) = consumer_info(&preparer.connection, config).await else { return };
     let (mut next, last) = (info.ack_floor.stream_sequence + 1, info.delivered.stream_sequence);
     for _ in 0..most {
-        let Ok(Some(job)) = next_job(&acker.connection, config, next).await else { return };
+        let Ok(Some(job)) = next_job(&preparer.connection, config, next).await else { return };
         if job.sequence > last {
             return;
         }
         next = job.sequence + 1;
         let headers = STANDARD.decode(&job.headers).unwrap_or_default();
         if let Some(fault) = find_fault(&headers) {
-            if incarnation::check_origin(&acker.connection, config, origin).await.status != OriginStatus::Same {
+            if incarnation::check_origin(&preparer.connection, config, origin).await.status != OriginStatus::Same {
                 return;
             }
-            set_aside(acker, &job, &headers, fault, counters).await;
+            set_aside(preparer, &job, &headers, fault, counters).await;
         }
     }
 }
 
-async fn set_aside(acker: &Acker, job: &StoredJob, headers: &[u8], fault: &str, counters: &Counters) {
+async fn set_aside(preparer: &AckPreparer, job: &StoredJob, headers: &[u8], fault: &str, counters: &Counters) {
     let (subject, sequence) = (job.subject.clone(), job.sequence);
     let message = async_nats::Message {
         subject: subject.as_str().into(),
@@ -59,7 +65,7 @@ async fn set_aside(acker: &Acker, job: &StoredJob, headers: &[u8], fault: &str, 
         length: 0,
     };
     let draft = DeadLetterDraft {
-        stream: &acker.stream,
+        stream: &preparer.stream,
         sequence,
         stored_at: job.stored_at,
         attempts: 0,
@@ -67,14 +73,14 @@ async fn set_aside(acker: &Acker, job: &StoredJob, headers: &[u8], fault: &str, 
         error: fault,
         job: &message,
     };
-    if let Err(error) = acker.store_dead_letter(&draft).await {
-        return acker.connection.callback.call(&Event::DeadLetterFailed { subject, sequence, error });
+    if let Err(error) = preparer.store_dead_letter(&draft).await {
+        return preparer.connection.callback.call(&Event::DeadLetterFailed { subject, sequence, error });
     }
-    if let Ok(stream) = acker.connection.jetstream.get_stream_no_info(&*acker.stream).await {
-        let _ = acker.connection.with_timeout(stream.delete_message(sequence)).await;
+    if let Ok(stream) = preparer.connection.jetstream.get_stream_no_info(&*preparer.stream).await {
+        let _ = preparer.connection.with_timeout(stream.delete_message(sequence)).await;
     }
     add(&counters.dead);
-    acker.connection.callback.call(&Event::JobSetAside { subject, sequence, error: fault.to_owned() });
+    preparer.connection.callback.call(&Event::JobSetAside { subject, sequence, error: fault.to_owned() });
 }
 
 /// Returns what is wrong with headers, by the rules of the client library.

@@ -30,12 +30,12 @@ impl WorkerRun {
         self.state = State::Preparing;
         let (number, commands) = (self.prepare_count, self.context.commands.0.clone());
         let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
-        let (acker, needs_replies) = (Arc::clone(&self.context.acker), self.acks.replies.is_none());
+        let (preparer, needs_replies) = (Arc::clone(&self.context.preparer), self.acks.replies.is_none());
         if connection.denials.is_inbox_denied() {
             self.subscribe_again();
         }
         self.context.connection.io.spawn(async move {
-            let prepared = inbox::prepare(&connection, &config, &acker.history, needs_replies).await;
+            let prepared = inbox::prepare(&connection, &config, &preparer.history, needs_replies).await;
             // If the run has ended, the inbox is dropped with the command.
             let _ = commands.send(Command::Prepared(number, prepared.map(Box::new)));
         });

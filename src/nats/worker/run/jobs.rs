@@ -97,7 +97,7 @@ impl WorkerRun {
         if is_new && !asks_for_time {
             return self.dispatch(number, None);
         }
-        let (acker, commands) = (Arc::clone(&self.context.acker), self.context.commands.0.clone());
+        let (preparer, commands) = (Arc::clone(&self.context.preparer), self.context.commands.0.clone());
         let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
         self.context.connection.io.spawn(async move {
             if asks_for_time {
@@ -106,7 +106,7 @@ impl WorkerRun {
                     delivered.clock.learn(time);
                 }
             }
-            let record = if is_new { JobRecord::default() } else { acker.history.read(&delivered).await };
+            let record = if is_new { JobRecord::default() } else { preparer.history.read(&delivered).await };
             let _ = commands.send(Command::Known(number, delivered, record));
         });
     }
@@ -114,7 +114,7 @@ impl WorkerRun {
     /// Returns `true` if an earlier consumer may have left a history of the job.
     fn may_have_history(&self, delivered: &Delivered) -> bool {
         delivered.origin.consumer > delivered.stored_at.into()
-            && (self.has_history || self.context.acker.history.remembers_any())
+            && (self.has_history || self.context.preparer.history.remembers_any())
     }
 
     /// Notes the history of a job. Another delivery may have taken the place of that for which it

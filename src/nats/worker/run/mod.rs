@@ -31,7 +31,7 @@ mod pending_acks;
 mod lease;
 mod order;
 mod health;
-mod acks;
+mod send_acks;
 mod batch;
 mod consumer;
 mod jobs;
@@ -46,7 +46,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use self::state::{State, WorkerRun};
-use super::ack::AckResult;
+use super::ack_preparer::AckResult;
 use super::config::RunReport;
 use super::inbox::{Inbox, Source};
 use super::job_task::Disposition;
@@ -76,12 +76,12 @@ impl WorkerRun {
     /// Runs until the run has drained, or has failed for good.
     pub(crate) async fn run(mut self) -> Result<RunReport, WorkerError> {
         loop {
-            if let Some(ended) = self.is_over() {
+            if let Some(result) = self.result_if_ended() {
                 self.token.cancel_with(CancelReason::Requested);
                 self.end_turns();
                 self.context.counters.leave(self.in_flight.slots_taken());
                 self.context.counters.change_slots(self.credit.slots(), 0);
-                return ended;
+                return result;
             }
             let step = poll_fn(|context| self.poll_step(context)).await;
             self.look_again_at = None;
@@ -104,7 +104,7 @@ impl WorkerRun {
     }
 
     /// Returns the result of the run, if it has ended.
-    fn is_over(&mut self) -> Option<Result<RunReport, WorkerError>> {
+    fn result_if_ended(&mut self) -> Option<Result<RunReport, WorkerError>> {
         let State::Draining { until, error, .. } = &mut self.state else { return None };
         let is_empty = self.in_flight.is_empty() && self.closing.is_empty();
         let is_late = match until {
@@ -261,7 +261,7 @@ impl WorkerRun {
             Command::Connection(ConnectionEvent::Connected) => {
                 self.in_flight.heartbeat_now();
                 self.lease.void();
-                self.context.acker.history.retry_reads();
+                self.context.preparer.history.retry_reads();
                 let stale = matches!(self.state, State::Open(_) | State::Preparing) && self.was_disconnected;
                 if stale || matches!(self.state, State::Pausing { .. }) {
                     self.prepare_again();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::state::{State, WorkerRun};
 use crate::io;
 use crate::nats::event::Event;
-use crate::nats::worker::ack::{AckResult, Route};
+use crate::nats::worker::ack_preparer::{AckResult, Route};
 use crate::nats::worker::command::Command;
 use crate::nats::worker::incarnation::{self, LEASE, Origin, OriginCheck, OriginStatus};
 use crate::nats::worker::job_task::Disposition;
@@ -55,7 +55,7 @@ impl WorkerRun {
     pub(crate) fn queue_outcome(&mut self, number: u64, disposition: Disposition) {
         self.end_turn(number);
         self.key_queues.set_active(number);
-        let give_up_at = Instant::now().checked_add(self.context.acker.ack_wait);
+        let give_up_at = Instant::now().checked_add(self.context.preparer.ack_wait);
         let Some(job) = self.in_flight.get_mut(number) else { return };
         job.is_decided = matches!(disposition, Disposition::Done | Disposition::Dead { .. });
         job.disposition = Some(disposition);
@@ -129,12 +129,12 @@ impl WorkerRun {
             return self.send_ack(number, disposition);
         }
         let (delivered, commands) = (Arc::clone(&job.delivered), self.context.commands.0.clone());
-        let (acker, doubts) = (Arc::clone(&self.context.acker), self.doubts);
+        let (preparer, doubts) = (Arc::clone(&self.context.preparer), self.doubts);
         self.context.connection.io.spawn(async move {
             let result = if is_ready {
-                acker.check_place(&delivered, disposition, doubts).await
+                preparer.check_place(&delivered, disposition, doubts).await
             } else {
-                acker.prepare(&delivered, disposition, route).await
+                preparer.prepare(&delivered, disposition, route).await
             };
             let _ = commands.send(Command::AckResult(number, result));
         });
@@ -291,7 +291,7 @@ impl WorkerRun {
             AckResult::Done => counters.note_done(job.delivered.since_due()),
             AckResult::Retried(_) => add(&counters.retried),
             AckResult::Dead => {
-                self.context.acker.history.forget(&job.delivered);
+                self.context.preparer.history.forget(&job.delivered);
                 add(&counters.dead);
             }
             AckResult::Returned(_) => add(&counters.returned),

@@ -1,4 +1,4 @@
-//! Begins no more jobs than the rate of the worker allows. See `turns`.
+//! Begins no more jobs than the rate of the worker allows. See `rate_turns`.
 
 use std::time::Instant;
 

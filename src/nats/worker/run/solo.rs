@@ -25,7 +25,7 @@ impl WorkerRun {
         if !self.solo.is_none() {
             return self.queue_outcome(number, Disposition::Nak(self.pause_of_return()));
         }
-        self.solo = Solo::Waiting { number, until: Instant::now().checked_add(self.context.acker.ack_wait) };
+        self.solo = Solo::Waiting { number, until: Instant::now().checked_add(self.context.preparer.ack_wait) };
         self.return_queued();
         if matches!(self.state, State::Open(_)) {
             self.prepare_again(); // no further job arrives by the current inbox

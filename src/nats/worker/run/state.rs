@@ -12,7 +12,7 @@ use crate::io::{self, Sleep, mpsc};
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
-use crate::nats::worker::ack::Acker;
+use crate::nats::worker::ack_preparer::AckPreparer;
 use crate::nats::worker::command::Command;
 use crate::nats::worker::config::{BatchLimits, ConsumerConfig};
 use crate::nats::worker::credit::Credit;
@@ -23,8 +23,8 @@ use crate::nats::worker::job_task::{Dispatcher, Disposition, DispositionSender};
 use crate::nats::worker::key_queues::KeyQueues;
 use crate::nats::worker::metrics::Counters;
 use crate::nats::worker::order::Order;
+use crate::nats::worker::rate_turns::{RateTurns, SharedRate};
 use crate::nats::worker::server_clock::ServerClock;
-use crate::nats::worker::turns::{SharedRate, Turns};
 use crate::sync::Arc;
 use crate::task::executor::Executor;
 
@@ -34,7 +34,7 @@ pub(crate) struct RunContext {
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) slots: usize,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) acker: Arc<Acker>,
+    pub(crate) preparer: Arc<AckPreparer>,
     pub(crate) dispatcher: Box<dyn Dispatcher>,
     pub(crate) executor: Arc<Executor>,
     /// The limits of batches, in a run of batches.
@@ -69,7 +69,7 @@ pub(crate) struct WorkerRun {
     pub(crate) doubts: u64,
     pub(crate) clock: Arc<ServerClock>,
     /// The turns of the rate that this run has reserved.
-    pub(crate) turns: Option<Turns>,
+    pub(crate) turns: Option<RateTurns>,
     pub(crate) lease: Lease,
     pub(crate) solo: Solo,
     /// Whether the user paused the worker: no jobs are requested.
@@ -132,7 +132,7 @@ impl WorkerRun {
             has_history: false,
             doubts: 0,
             clock: Arc::new(ServerClock::new()),
-            turns: context.rate.clone().map(Turns::new),
+            turns: context.rate.clone().map(RateTurns::new),
             lease: Lease::default(),
             solo: Solo::None,
             is_paused: false,

@@ -35,10 +35,10 @@ impl WorkerRun {
         let is_first = self.health.swept_at.is_none_or(|moment| moment.elapsed() > SAME_INCIDENT);
         let most = if is_first { MIN_SWEEP } else { MAX_SWEEP };
         (self.health.swept_at, self.health.is_sweeping) = (Some(Instant::now()), may_have_culprit);
-        let (acker, config) = (Arc::clone(&self.context.acker), Arc::clone(&self.context.config));
+        let (preparer, config) = (Arc::clone(&self.context.preparer), Arc::clone(&self.context.config));
         let (commands, counters) = (self.context.commands.0.clone(), Arc::clone(&self.context.counters));
         self.context.connection.io.spawn(async move {
-            unreadable::sweep(&acker, &config, origin, most, &counters).await;
+            unreadable::sweep(&preparer, &config, origin, most, &counters).await;
             let _ = commands.send(Command::Swept);
         });
     }

@@ -35,7 +35,7 @@ fn keys_take_turns_in_the_order_in_which_they_became_ready_whatever_happens_to_t
     let mut random = fastrand::Rng::with_seed(5);
     // Every second key has the hash of the one before.
     let names: Vec<_> = (0..8).map(|key| KeyName::new(key / 2, key)).collect();
-    let mut turns: Turns<u64, u32, Known> = Turns::new();
+    let mut turns: SerialQueues<u64, u32, Known> = SerialQueues::new();
     let mut models: Vec<Model> = names.iter().map(|_| Model::default()).collect();
     let mut ready: Vec<usize> = Vec::new();
     for item in 0..20_000 {

@@ -25,9 +25,9 @@ const MAX_BEFORE_NORMAL: usize = 8;
 /// The same for `Background`.
 const MAX_BEFORE_BACKGROUND: usize = 32;
 
-/// The turns of one worker.
+/// Picks the class of the next item of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct ClassPicker {
     /// The turns of other classes since the last turn of `Normal`, or since it was due and empty.
     since_normal: usize,
     /// The turns of other classes since the last turn of `Background`, or since it was due and
@@ -44,7 +44,7 @@ pub(super) enum Popped<T> {
     Held,
 }
 
-impl Turns {
+impl ClassPicker {
     /// Takes the next item by `pop`, if a class has one. Returns it with its class.
     pub(super) fn take<T>(&mut self, mut pop: impl FnMut(Priority) -> Popped<T>) -> Option<(Priority, T)> {
         if self.since_normal >= MAX_BEFORE_NORMAL {
@@ -81,9 +81,9 @@ mod tests {
     use Priority::{Background, High, Normal};
 
     /// Returns the classes of the next turns while the classes of `waiting` always have items.
-    fn order(turns: &mut Turns, waiting: &[Priority], count: usize) -> Vec<Priority> {
+    fn order(picker: &mut ClassPicker, waiting: &[Priority], count: usize) -> Vec<Priority> {
         let pop = |class| if waiting.contains(&class) { Popped::Item(()) } else { Popped::Empty };
-        (0..count).map_while(|_| turns.take(pop)).map(|(class, ())| class).collect()
+        (0..count).map_while(|_| picker.take(pop)).map(|(class, ())| class).collect()
     }
 
     /// Returns the largest number of turns between two of `class`, and before the first.
@@ -94,21 +94,21 @@ mod tests {
 
     #[test]
     fn each_class_gets_its_turn_after_exactly_the_stated_number_of_others() {
-        let all = order(&mut Turns::default(), &[High, Normal, Background], 10_000);
+        let all = order(&mut ClassPicker::default(), &[High, Normal, Background], 10_000);
         assert_eq!(longest_wait(&all, High), MAX_BEFORE_HIGH);
         assert_eq!(longest_wait(&all, Normal), MAX_BEFORE_NORMAL);
         assert_eq!(longest_wait(&all, Background), MAX_BEFORE_BACKGROUND);
-        let two = order(&mut Turns::default(), &[Normal, Background], 10_000);
+        let two = order(&mut ClassPicker::default(), &[Normal, Background], 10_000);
         assert_eq!(longest_wait(&two, Background), MAX_BEFORE_BACKGROUND - 1);
         assert_eq!(longest_wait(&two, Normal), 1);
     }
 
     #[test]
     fn a_class_that_arrives_late_waits_no_longer_and_does_not_save_turns_up() {
-        let mut turns = Turns::default();
+        let mut picker = ClassPicker::default();
         for before in 0..100 {
-            assert_eq!(order(&mut turns, &[High], before), vec![High; before]);
-            let both = order(&mut turns, &[High, Normal], 20);
+            assert_eq!(order(&mut picker, &[High], before), vec![High; before]);
+            let both = order(&mut picker, &[High, Normal], 20);
             assert!(longest_wait(&both, Normal) <= MAX_BEFORE_NORMAL, "{before}: {both:?}");
             assert!(longest_wait(&both, High) <= 1, "{before}: {both:?}");
         }
@@ -116,9 +116,9 @@ mod tests {
 
     #[test]
     fn a_class_that_is_held_stays_due() {
-        let mut turns = Turns::default();
+        let mut picker = ClassPicker::default();
         let held = |class| if class == High { Popped::Item(()) } else { Popped::Held };
-        (0..200).for_each(|_| assert_eq!(turns.take(held), Some((High, ()))));
-        assert_eq!(order(&mut turns, &[High, Background], 2), [Background, High]);
+        (0..200).for_each(|_| assert_eq!(picker.take(held), Some((High, ()))));
+        assert_eq!(order(&mut picker, &[High, Background], 2), [Background, High]);
     }
 }

@@ -17,7 +17,7 @@ use super::pending_acks::Ack;
 use super::state::WorkerRun;
 use crate::io;
 use crate::nats::core::time_limit::poll_once;
-use crate::nats::worker::ack::{AckResult, ack_payload};
+use crate::nats::worker::ack_preparer::{AckResult, ack_payload};
 use crate::nats::worker::command::Command;
 use crate::nats::worker::incarnation::LEASE;
 use crate::nats::worker::job_task::Disposition;
@@ -65,9 +65,9 @@ impl WorkerRun {
             return self.on_ack_result(ack.delivery, result);
         }
         let (delivered, commands) = (Arc::clone(&job.delivered), self.context.commands.0.clone());
-        let acker = Arc::clone(&self.context.acker);
+        let preparer = Arc::clone(&self.context.preparer);
         self.context.connection.io.spawn(async move {
-            acker.history.erase(&delivered).await;
+            preparer.history.erase(&delivered).await;
             let _ = commands.send(Command::AckResult(ack.delivery, result));
         });
     }

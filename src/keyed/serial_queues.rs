@@ -6,7 +6,7 @@
 //! | *absent* | has no entry | *ready*; *resting* |
 //! | *resting* | has an entry, which its owner keeps, and no items | *ready*; *absent* |
 //! | *ready* | has items, and one place in the ready queue | *busy*, when its oldest item is taken |
-//! | *busy* | an item was taken and has not ended; has no place in the ready queue | when [settled](Turns::settle): *ready*, at the back of the ready queue, *resting* or *absent* |
+//! | *busy* | an item was taken and has not ended; has no place in the ready queue | when [settled](SerialQueues::settle): *ready*, at the back of the ready queue, *resting* or *absent* |
 //!
 //! The owner says in its [`KeyState`] which keys are busy, and which entries it keeps. This module
 //! knows no locks, and drops no key: an entry that is removed is returned.
@@ -29,7 +29,7 @@ pub(crate) trait KeyState {
 }
 
 /// The keys, and the order in which they take turns.
-pub(crate) struct Turns<K, T, X> {
+pub(crate) struct SerialQueues<K, T, X> {
     /// The keys that are not absent.
     keys: Entries<KeyQueue<K, T, X>>,
     /// The ready keys.
@@ -50,7 +50,7 @@ pub(crate) struct KeyQueue<K, T, X> {
     place: Option<u64>,
 }
 
-/// What [`Turns::take_items`] takes of a key: its name, its items, and what the owner knows of it
+/// What [`SerialQueues::take_items`] takes of a key: its name, its items, and what the owner knows of it
 /// if the whole entry was taken.
 pub(crate) type TakenEntry<K, T, X> = (Arc<KeyName<K>>, SmallDeque<T>, Option<X>);
 
@@ -83,7 +83,7 @@ impl<K, T, X> KeyQueue<K, T, X> {
     }
 }
 
-impl<K, T, X: KeyState> Turns<K, T, X> {
+impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     pub(crate) fn new() -> Self {
         Self { keys: Entries::new(), ready: ReadyQueue::new(), queued: 0 }
     }

@@ -9,7 +9,7 @@
 //! | *requested* | `Credit::requested` | *in hand*, when a job arrives, or with an order when one starts; released, if the request ends without one |
 //! | *in hand* | `InFlight::turns` | spent, when the handler starts; released, if the job has an outcome without that |
 //!
-//! The two counts are the truth. `Turns::held` follows them after each step of the run. What it
+//! The two counts are the truth. `RateTurns::held` follows them after each step of the run. What it
 //! holds beyond them is released, and the other runs are notified.
 
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ impl SharedRate {
 }
 
 /// The turns that one run has reserved.
-pub(crate) struct Turns {
+pub(crate) struct RateTurns {
     shared: Arc<SharedRate>,
     held: usize,
     /// When a turn is free again, if the last look found none; `None` also if that depends on
@@ -41,7 +41,7 @@ pub(crate) struct Turns {
     next_free_at: Option<Instant>,
 }
 
-impl Turns {
+impl RateTurns {
     pub(crate) fn new(shared: Arc<SharedRate>) -> Self {
         Self { shared, held: 0, next_free_at: None }
     }
@@ -87,7 +87,7 @@ impl Turns {
 }
 
 /// The turns of a run that has ended are free for others.
-impl Drop for Turns {
+impl Drop for RateTurns {
     fn drop(&mut self) {
         self.settle(0);
     }
@@ -105,7 +105,7 @@ mod tests {
     fn a_run_requests_no_more_than_it_may_begin_and_knows_when_that_changes() {
         let (control, now) = (Arc::new(Control::new(None)), Instant::now());
         let shared = Arc::new(SharedRate::new(3, PERIOD, &control));
-        let mut turns = Turns::new(Arc::clone(&shared));
+        let mut turns = RateTurns::new(Arc::clone(&shared));
         assert_eq!(turns.reserve(now, |free| free - 1), 2, "one stays free");
         assert_eq!(turns.next_free_at(), None, "a turn is free now");
         assert_eq!(turns.reserve(now, |free| free + 7), 1);
@@ -125,7 +125,7 @@ mod tests {
         for run in [&own, &other] {
             control.join(run);
         }
-        let [mut first, mut second] = [(); 2].map(|()| Turns::new(Arc::clone(&shared)));
+        let [mut first, mut second] = [(); 2].map(|()| RateTurns::new(Arc::clone(&shared)));
         assert_eq!(first.reserve(now, |free| free), 3);
         assert!(!second.take(0, now), "the other run has them");
         assert!(first.take(2, now) && !first.take(3, now), "two are in use, so one is held and none is free");

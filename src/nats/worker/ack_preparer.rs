@@ -1,8 +1,8 @@
 //! The steps before an acknowledgement: dead letters are stored and returns are recorded.
 //!
 //! Rules:
-//! 1. The run itself sends the acknowledgement (see `run::acks`), under a fresh lease. The steps
-//!    before it are done here, and then the delivery goes back to the run.
+//! 1. The run itself sends the acknowledgement (see `run::send_acks`), under a fresh lease. The
+//!    steps before it are done here, and then the delivery goes back to the run.
 //! 2. A job is terminated after its dead letter is stored, never before. If the letter cannot be
 //!    stored, the disposition is recorded, and the job is delivered again without being run.
 //! 3. An outcome for a consumer that no longer exists is applied to the stream: a finished job is
@@ -83,7 +83,7 @@ pub(crate) enum Route {
 }
 
 /// Prepares acknowledgements, and stores dead letters.
-pub(crate) struct Acker {
+pub(crate) struct AckPreparer {
     /// The connection to the server.
     pub(crate) connection: Arc<ConnectionInner>,
     /// The stream of the jobs.
@@ -96,7 +96,7 @@ pub(crate) struct Acker {
     pub(crate) history: History,
 }
 
-impl Acker {
+impl AckPreparer {
     /// Does the steps before the acknowledgement. Does all of it if the outcome goes to the stream.
     pub(crate) async fn prepare(&self, delivered: &Delivered, disposition: Disposition, route: Route) -> AckResult {
         let disposition = match disposition {

@@ -97,10 +97,18 @@ fn keys_take_turns_in_the_order_in_which_they_became_ready_whatever_happens_to_t
         if model.has_entry && !model.items.is_empty() && !model.is_busy && !ready.contains(&key) {
             ready.push(key);
         }
-        let lens = (turns.keys(), turns.queued(), turns.ready());
-        let entries = models.iter().filter(|model| model.has_entry).count();
-        assert_eq!(lens, (entries, models.iter().map(|model| model.items.len()).sum(), ready.len()));
+        assert_lens(&turns, &models, ready.len());
     }
+    assert_all_are_taken(&mut turns, &models);
+}
+
+fn assert_lens(turns: &SerialQueues<u64, u32, Known>, models: &[Model], ready: usize) {
+    let entries = models.iter().filter(|model| model.has_entry).count();
+    let items = models.iter().map(|model| model.items.len()).sum();
+    assert_eq!((turns.keys(), turns.queued(), turns.ready()), (entries, items, ready));
+}
+
+fn assert_all_are_taken(turns: &mut SerialQueues<u64, u32, Known>, models: &[Model]) {
     let kept = models.iter().filter(|model| model.is_kept).count();
     let taken = turns.take_items(|state| state.is_kept);
     let items = |key: u64| models[usize::try_from(key).expect("a small number")].items.iter().copied();

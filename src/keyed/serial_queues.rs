@@ -119,6 +119,7 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     }
 
     /// Returns the entry of a key, which is made if the key is absent.
+    #[cfg(feature = "events")]
     pub(crate) fn entry(&mut self, name: &Arc<KeyName<K>>) -> &mut KeyQueue<K, T, X>
     where
         X: Default,

@@ -28,7 +28,6 @@ use super::delivery::PendingDelivery;
 use super::handler::BoxError;
 use super::mailbox::{Budget, Linger, Mailbox, State};
 use super::progress::DeliveryOutcome;
-use super::turn::Delivered;
 use crate::error::CancelReason;
 use crate::error::panic::TaskPanic;
 use crate::nesting;
@@ -180,7 +179,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let mut retried = retried.into_iter();
         if let Some(mut first) = retried.next() {
             first.retry.as_mut().expect("a failed delivery has counted its attempts").rest = retried.collect();
-            let (Delivered::Delayed | Delivered::Ended) = self.delay(counters, first, longest);
+            self.delay(counters, first, longest);
         }
     }
 

@@ -53,11 +53,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Completes a delivery: its last step. Called by members only.
     pub(super) fn complete(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
-        let PendingDelivery { envelope, index, key, .. } = delivery;
+        let PendingDelivery { envelope, index, id, key, .. } = delivery;
         self.end_delivery(&envelope, index, Some(outcome));
         context::set_item(0); // the address may be reused from here on
         drop(envelope);
-        self.release_key(key);
+        self.release_key(key, id);
         self.inner.pool.executor.task_done(counters, 1);
         if self.settings.once {
             self.close(CancelReason::Requested);

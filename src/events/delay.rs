@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use super::delivery::PendingDelivery;
 use super::mailbox::{Budget, DelayKey, Delayed, Mailbox, Mode};
-use super::turn::Delivered;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
@@ -28,12 +27,7 @@ use crate::time::deadline::Deadline;
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Delays a delivery until its next attempt, or cancels it if that is not possible. Called by
     /// members only.
-    pub(super) fn delay(
-        self: &Arc<Self>,
-        counters: &WorkerCounters,
-        delivery: PendingDelivery<E>,
-        delay: Duration,
-    ) -> Delivered {
+    pub(super) fn delay(self: &Arc<Self>, counters: &WorkerCounters, delivery: PendingDelivery<E>, delay: Duration) {
         let timers = &self.inner.pool.timers;
         let due = Deadline::after_instant(timers.clock().now(), delay);
         let has_thread = self.inner.start_timer().is_ok();
@@ -55,12 +49,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 drop(name); // the delivery has another reference
                 context::set_item(0); // it is on no stack while it is delayed
                 self.inner.steps.notify(); // its waiters now know when it is due
-                return Delivered::Delayed;
+                return;
             }
             drop(state);
             let (delivery, _) = cell.take().expect("no other thread has a reference to the cell");
             self.cancel_delay(counters, delivery);
-            return Delivered::Ended;
+            return;
         }
         let closed = state.closed;
         drop(state);
@@ -68,7 +62,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             Some(reason) => self.cancel_delivery(counters, delivery, reason),
             None => self.cancel_delay(counters, delivery),
         }
-        Delivered::Ended
     }
 
     /// Cancels a delivery that could not be delayed.

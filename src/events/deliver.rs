@@ -8,7 +8,6 @@ use super::handler::{self, BoxError, Call, Handler};
 use super::mailbox::{Budget, Lengths, Mailbox, Mode, State};
 use super::post::{self, PostResult};
 use super::progress::DeliveryOutcome;
-use super::turn::Delivered;
 use crate::error::CancelReason;
 use crate::keyed::name::KeyId;
 use crate::nesting;
@@ -51,7 +50,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 let Some((delivery, handler, futures)) = self.take(&mut state, None) else { break };
                 drop(state);
                 futures.into_iter().for_each(Wakers::wake);
-                let (Delivered::Ended | Delivered::Delayed) = self.deliver(counters, delivery, handler);
+                self.deliver(counters, delivery, handler);
                 state = self.state.lock();
             }
             self.stop_runner(state);
@@ -85,7 +84,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         state.tickets.start_runner();
         drop(state);
         self.as_member(|counters| {
-            let (Delivered::Ended | Delivered::Delayed) = self.deliver(counters, delivery, handler);
+            self.deliver(counters, delivery, handler);
             self.stop_runner(self.state.lock());
         });
         result
@@ -115,7 +114,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         counters: &WorkerCounters,
         mut delivery: PendingDelivery<E>,
         handler: Arc<Handler<E>>,
-    ) -> Delivered {
+    ) {
         context::set_item(delivery.envelope.item());
         let executor = &self.inner.pool.executor;
         let meta = self.meta(&delivery);
@@ -127,7 +126,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 executor.finish_attempt_only(counters, &meta, started, None, None);
                 let reason = self.state.lock().closed.expect("a closed subscription stays closed");
                 self.cancel_delivery(counters, delivery, reason);
-                return Delivered::Ended;
+                return;
             }
             Ok(Some(Ok(()))) => (None, TaskOutcome::Succeeded),
             Ok(Some(Err((_, class)))) => (Some(*class), TaskOutcome::Failed),
@@ -146,13 +145,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 }
                 executor.end_context(delivery.id, outcome);
                 self.complete(counters, delivery, DeliveryOutcome::Handled);
-                return Delivered::Ended;
+                return;
             }
         };
         let next = next.expect("a delivery without an error is complete");
-        match self.after_failure(counters, delivery, error, next) {
-            Some((delivery, delay)) => self.delay(counters, delivery, delay),
-            None => Delivered::Ended,
+        if let Some((delivery, delay)) = self.after_failure(counters, delivery, error, next) {
+            self.delay(counters, delivery, delay);
         }
     }
 

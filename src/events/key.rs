@@ -5,13 +5,18 @@
 
 use std::any::Any;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::mem;
 
 use crate::keyed::name::KeyName;
+use crate::nesting;
 use crate::sync::{Arc, Mutex};
 use crate::unwind::{self, Payload};
 
-/// Returns the key of an event, with its hash.
-pub(super) type KeyOf<E> = dyn Fn(&E) -> (u64, EventKey) + Send + Sync;
+/// Makes the key of an event, and passes it with its hash to the closure, which it calls once.
+pub(super) type KeyOf<E> = dyn Fn(&E, &mut UseKey<'_>) + Send + Sync;
+
+/// Uses a key that was made.
+pub(super) type UseKey<'a> = dyn FnMut(u64, &mut dyn NewKey) + 'a;
 
 /// The name of a key in a mailbox.
 pub(super) type EventKeyName = Arc<KeyName<EventKey>>;
@@ -19,7 +24,7 @@ pub(super) type EventKeyName = Arc<KeyName<EventKey>>;
 /// The key of an event.
 pub(super) enum EventKey {
     /// The key. All keys of a mailbox are of the same type.
-    Key(Box<dyn AnyKey>),
+    Key(Box<dyn Any + Send + Sync>),
     /// The function panicked, or a comparison of keys did. Equal to no key.
     Panicked(Mutex<Option<Payload>>),
 }
@@ -53,9 +58,37 @@ impl Drop for EventKey {
     }
 }
 
-impl PartialEq for EventKey {
-    fn eq(&self, other: &Self) -> bool {
-        matches!((self, other), (Self::Key(key), Self::Key(other)) if key.equals(other.as_any()))
+/// A key that was made for an event. It is boxed only if its mailbox has no equal one.
+pub(super) trait NewKey {
+    /// Returns `true` if the other key is equal.
+    fn is_equal(&self, other: &EventKey) -> bool;
+
+    /// Takes the key, if it was not taken.
+    fn take_key(&mut self) -> Option<EventKey>;
+}
+
+impl<K: Eq + Send + Sync + 'static> NewKey for Option<K> {
+    fn is_equal(&self, other: &EventKey) -> bool {
+        let EventKey::Key(other) = other else { return false };
+        let other = other.downcast_ref::<K>();
+        other.is_some() && self.as_ref() == other
+    }
+
+    fn take_key(&mut self) -> Option<EventKey> {
+        self.take().map(|key| EventKey::Key(Box::new(key)))
+    }
+}
+
+/// What stands for the key of an event if user code panicked.
+pub(super) struct Panicked(pub(super) Option<Payload>);
+
+impl NewKey for Panicked {
+    fn is_equal(&self, _: &EventKey) -> bool {
+        false
+    }
+
+    fn take_key(&mut self) -> Option<EventKey> {
+        self.0.take().map(EventKey::panicked)
     }
 }
 
@@ -64,27 +97,13 @@ pub(super) fn key_of<E, K: Hash + Eq + Send + Sync + 'static>(
     key: impl Fn(&E) -> K + Send + Sync + 'static,
 ) -> Arc<KeyOf<E>> {
     let hasher = RandomState::new();
-    Arc::new(move |event| {
+    Arc::new(move |event, use_key| {
         let key = key(event);
-        (hasher.hash_one(&key), EventKey::Key(Box::new(key)))
+        let hash = hasher.hash_one(&key);
+        let mut key = Some(key);
+        use_key(hash, &mut key);
+        if mem::needs_drop::<K>() {
+            nesting::discard(key); // a key is dropped by user code
+        }
     })
-}
-
-/// A key of any type.
-pub(super) trait AnyKey: Send + Sync {
-    /// Returns the key.
-    fn as_any(&self) -> &dyn Any;
-
-    /// Returns `true` if the other key is of the same type and equal.
-    fn equals(&self, other: &dyn Any) -> bool;
-}
-
-impl<K: Eq + Send + Sync + 'static> AnyKey for K {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn equals(&self, other: &dyn Any) -> bool {
-        other.downcast_ref() == Some(self)
-    }
 }

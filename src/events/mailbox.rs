@@ -297,6 +297,7 @@ impl<E> Mailbox<E> {
 impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn new(settings: Settings, handlers: Handlers<E>, inner: Arc<BusInner>) -> Arc<Self> {
         let group = GroupId::new();
+        let removes_oldest = settings.overflow == Overflow::DiscardOldest;
         let (bus, counters) = (Arc::clone(&inner), Arc::default());
         let made = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             group,
@@ -304,7 +305,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             settings,
             counters,
             inner,
-            state: Mutex::new(State::new(handlers)),
+            state: Mutex::new(State::new(handlers, removes_oldest)),
             open: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             room: Room::new(),
@@ -396,9 +397,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 }
 
 impl<E> State<E> {
-    fn new(Handlers { one, batch, key_of }: Handlers<E>) -> Self {
+    fn new(Handlers { one, batch, key_of }: Handlers<E>, removes_oldest: bool) -> Self {
         Self {
-            queue: Queue::new(key_of),
+            queue: Queue::new(key_of, removes_oldest),
             delayed: BTreeMap::new(),
             next_delay: 0,
             ending: 0,

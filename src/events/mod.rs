@@ -12,7 +12,8 @@
 // delivered; `publish` takes an event to its recipients. `members` lists the subscriptions for
 // waits and for `measure`, which reads the `counters`. `mailbox` states the rules of a
 // subscription, which `post`, `deliver`, `turn`, `batch`, `delay`, `complete` and `close` keep. Its
-// deliveries are in a `queue`: one for the subscription, or one for each `key`.
+// deliveries are in a `queue`: one for the subscription, or one for each `key`,
+// which `event_keys` finds for an event.
 //
 // | a wait for | file | on an empty stack | within a task of another pool | within a task of the bus's pool |
 // |---|---|---|---|---|
@@ -50,6 +51,7 @@ mod batch_handler;
 mod batch_builder;
 mod key;
 mod delivery;
+mod event_keys;
 mod queue;
 mod registry;
 mod envelope;

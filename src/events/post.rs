@@ -310,8 +310,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn refuse(&self, delivery: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
         let result = PostResult::of_withdrawn(outcome.as_ref());
         self.inner.pool.executor.refuse(&self.origin(&delivery));
-        let PendingDelivery { envelope, index, key, .. } = delivery;
-        self.release_key(key);
+        let PendingDelivery { envelope, index, id, key, .. } = delivery;
+        self.release_key(key, id);
         self.end_delivery(&envelope, index, outcome);
         result
     }
@@ -319,8 +319,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Refuses a delivery whose task is suspended.
     pub(super) fn refuse_suspended(&self, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
         self.inner.pool.executor.refuse_suspended(&self.origin(&delivery));
-        let PendingDelivery { envelope, index, key, .. } = delivery;
-        self.release_key(key);
+        let PendingDelivery { envelope, index, id, key, .. } = delivery;
+        self.release_key(key, id);
         self.end_delivery(&envelope, index, Some(outcome));
     }
 

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
 use super::delivery::PendingDelivery;
+use super::event_keys::EventKeys;
 use super::key::{EventKey, EventKeyName, KeyOf};
-use crate::keyed::lookup::{Lookup, LookupRest};
-use crate::keyed::name::{KeyId, KeyName};
+use crate::keyed::name::KeyId;
 use crate::keyed::serial_queues::{KeyQueue, KeyState, SerialQueues};
 use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
+use crate::task::context::GroupId;
 use crate::time::deadline::Deadline;
 
 /// The queues of one mailbox.
@@ -26,19 +27,23 @@ pub(super) enum Queue<E> {
 /// The entry of a key that was removed. The caller drops it without the lock.
 pub(super) type RemovedKey<E> = Option<KeyQueue<EventKey, PendingDelivery<E>, EventKeyState>>;
 
+/// The entry of a key that was removed, if there was one, and the name of the key. The caller drops
+/// them without the lock.
+pub(super) type ReleasedKey<E> = Option<(RemovedKey<E>, EventKeyName)>;
+
 /// The queues of the keys.
 pub(super) struct KeyQueues<E> {
     /// Returns the key of an event; `None` if the subscription is closed.
     pub(super) key_of: Option<Arc<KeyOf<E>>>,
     /// The keys that have a delivery, and the ready queue.
     pub(super) turns: SerialQueues<EventKey, PendingDelivery<E>, EventKeyState>,
-    /// The keys of the deliveries that are running.
-    pub(super) running: Vec<EventKeyName>,
-    /// The keys of the deliveries that are waiting or delayed, by their events. An event has at
-    /// most one delivery in a mailbox.
-    by_event: BTreeMap<usize, EventKeyName>,
-    /// The keys of the waiting deliveries, in the order of their admission.
-    by_age: BTreeMap<TaskId, KeyId>,
+    /// The keys of the deliveries that are running, and their frames.
+    pub(super) running: Vec<(KeyId, GroupId)>,
+    /// The keys of the deliveries that are waiting or delayed, by their events.
+    by_event: EventKeys,
+    /// The keys of the waiting deliveries, in the order of their admission; `None` if the oldest
+    /// delivery is never removed.
+    by_age: Option<BTreeMap<TaskId, KeyId>>,
 }
 
 /// What a mailbox knows of a key.
@@ -56,8 +61,8 @@ pub(super) struct EventKeyState {
 /// What a key is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Busy {
-    /// One of its deliveries is running.
-    Running,
+    /// The delivery with this id is running.
+    Running(TaskId),
     /// Its oldest delivery waits for its next attempt.
     Delayed(Deadline),
 }
@@ -74,15 +79,16 @@ impl KeyState for EventKeyState {
 
 impl<E> Queue<E> {
     /// Creates the queue of a mailbox, whose events have keys if there is a function.
-    pub(super) fn new(key_of: Option<Arc<KeyOf<E>>>) -> Self {
+    /// Its oldest delivery may be removed only if `removes_oldest` is `true`.
+    pub(super) fn new(key_of: Option<Arc<KeyOf<E>>>, removes_oldest: bool) -> Self {
         match key_of {
             None => Self::Plain(VecDeque::new()),
             Some(key_of) => Self::ByKey(Box::new(KeyQueues {
                 key_of: Some(key_of),
                 turns: SerialQueues::new(),
                 running: Vec::new(),
-                by_event: BTreeMap::new(),
-                by_age: BTreeMap::new(),
+                by_event: EventKeys::default(),
+                by_age: removes_oldest.then(BTreeMap::new),
             })),
         }
     }
@@ -163,7 +169,7 @@ impl<E> Queue<E> {
     pub(super) fn holds(&self, item: usize) -> bool {
         match self {
             Self::Plain(queue) => queue.iter().any(|delivery| delivery.holds(item)),
-            Self::ByKey(queues) => queues.by_event.contains_key(&item),
+            Self::ByKey(queues) => queues.by_event.get(item).is_some(),
         }
     }
 
@@ -185,22 +191,25 @@ impl<E> Queue<E> {
 }
 
 impl<E> KeyQueues<E> {
-    /// Counts a delivery of a key that has the entry `found`, or none. Returns the name of the
-    /// entry, and what is to be dropped without the lock.
-    pub(super) fn keep(
-        &mut self,
-        found: Option<KeyId>,
-        lookup: Lookup<EventKey>,
-    ) -> (EventKeyName, LookupRest<EventKey>) {
-        let (name, rest) = lookup.into_name(found.and_then(|key| self.turns.get(key)).map(|queue| &queue.name));
-        self.turns.entry(&name).state.deliveries += 1;
-        (name, rest)
+    /// Counts a delivery of a key. Makes an entry if the key has none.
+    pub(super) fn keep(&mut self, name: &EventKeyName) {
+        self.turns.entry(name).state.deliveries += 1;
     }
 
-    /// Counts a delivery of a key as ended.
-    pub(super) fn release(&mut self, key: KeyId) -> RemovedKey<E> {
-        self.turns.get_mut(key)?.state.deliveries -= 1;
-        self.turns.settle(key)
+    /// Counts a delivery of a key as ended, and ends the turn of the key if the delivery had it.
+    /// Returns `true` then, and what the caller drops without the lock. A name that an entry has is
+    /// dropped here, because that is not its last reference.
+    pub(super) fn release(&mut self, name: EventKeyName, delivery: TaskId) -> (bool, ReleasedKey<E>) {
+        let key = name.id();
+        let Some(queue) = self.turns.get_mut(key) else { return (false, Some((None, name))) };
+        queue.state.deliveries -= 1;
+        let had_turn = queue.state.busy == Some(Busy::Running(delivery));
+        if had_turn {
+            queue.state.busy = None;
+            self.end_running(key);
+        }
+        let removed = self.turns.settle(key);
+        (had_turn, removed.map(|removed| (Some(removed), name)))
     }
 
     /// Counts a place as reserved for a delivery of a key, or no longer.
@@ -221,34 +230,29 @@ impl<E> KeyQueues<E> {
         })
     }
 
-    /// Returns the key of the event's delivery, if that is waiting or delayed.
-    pub(super) fn key_of_event(&self, item: usize) -> Option<&EventKeyName> {
-        self.by_event.get(&item)
-    }
-
-    /// Ends the turn of a key.
-    pub(super) fn end_turn(&mut self, name: &EventKeyName) -> RemovedKey<E> {
-        self.end_running(name);
-        self.set_busy(name.id(), None);
-        self.turns.settle(name.id())
+    /// Returns the key of the event's delivery and the frames of that key, if the delivery is
+    /// waiting or delayed.
+    pub(super) fn key_of_event(&self, item: usize) -> Option<(KeyId, GroupId)> {
+        let key = self.by_event.get(item)?;
+        Some((key, self.turns.get(key)?.name.group()))
     }
 
     /// Ends the delay of a key whose delayed delivery was taken away.
     pub(super) fn end_delay(&mut self, name: &EventKeyName, item: usize) -> RemovedKey<E> {
-        self.by_event.remove(&item);
+        self.by_event.remove(item);
         self.set_busy(name.id(), None);
         self.turns.settle(name.id())
     }
 
     /// Delays a running key with its delivery of an event.
     pub(super) fn delay(&mut self, name: &EventKeyName, item: usize, due: Deadline) {
-        self.end_running(name);
+        self.end_running(name.id());
         self.set_busy(name.id(), Some(Busy::Delayed(due)));
-        self.by_event.insert(item, Arc::clone(name));
+        self.by_event.insert(item, name.id());
     }
 
-    fn end_running(&mut self, name: &EventKeyName) {
-        self.running.retain(|running| !Arc::ptr_eq(running, name));
+    fn end_running(&mut self, key: KeyId) {
+        self.running.retain(|(running, _)| *running != key);
     }
 
     fn set_busy(&mut self, key: KeyId, busy: Option<Busy>) {
@@ -272,38 +276,42 @@ impl<E> KeyQueues<E> {
     /// Lists a delivery that is about to be waiting. Returns its key.
     fn list(&mut self, delivery: &PendingDelivery<E>) -> EventKeyName {
         let name = delivery.key.as_ref().expect("a delivery of an open mailbox with keys has a key");
-        self.by_event.insert(delivery.item(), Arc::clone(name));
-        self.by_age.insert(delivery.id, name.id());
+        self.by_event.insert(delivery.item(), name.id());
+        if let Some(by_age) = &mut self.by_age {
+            by_age.insert(delivery.id, name.id());
+        }
         Arc::clone(name)
     }
 
     fn unlist(&mut self, delivery: &PendingDelivery<E>) {
-        self.by_event.remove(&delivery.item());
-        self.by_age.remove(&delivery.id);
+        self.by_event.remove(delivery.item());
+        if let Some(by_age) = &mut self.by_age {
+            by_age.remove(&delivery.id);
+        }
     }
 
     fn take(&mut self, key: Option<KeyId>) -> Option<PendingDelivery<E>> {
         let key = key.or_else(|| self.turns.first())?;
         let (queue, delivery) = self.turns.take(key)?;
-        queue.state.busy = Some(Busy::Running);
-        self.running.push(Arc::clone(&queue.name));
+        queue.state.busy = Some(Busy::Running(delivery.id));
+        self.running.push((key, queue.name.group()));
         self.unlist(&delivery);
         Some(delivery)
     }
 
     fn remove_oldest(&mut self, key: Option<KeyId>) -> Option<PendingDelivery<E>> {
-        let key = key.or_else(|| self.by_age.first_key_value().map(|(_, key)| *key))?;
+        let oldest = || self.by_age.as_ref()?.first_key_value().map(|(_, key)| *key);
+        let key = key.or_else(oldest)?;
         let delivery = self.turns.remove_first(key)?;
         self.unlist(&delivery);
         Some(delivery)
     }
 
     fn take_all(&mut self) -> Vec<PendingDelivery<E>> {
-        (self.by_event, self.by_age) = (BTreeMap::new(), BTreeMap::new());
+        (self.by_event, self.by_age) = (EventKeys::default(), None);
         let taken = self.turns.take_items(|_| true);
-        let running: Vec<KeyId> = self.running.iter().map(KeyName::id).collect();
         for (name, ..) in &taken {
-            if !running.contains(&name.id()) {
+            if !self.running.iter().any(|(running, _)| *running == name.id()) {
                 self.set_busy(name.id(), None);
             }
         }

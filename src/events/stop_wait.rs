@@ -18,7 +18,7 @@ impl<E: Send + Sync + 'static> AnyMailbox for Mailbox<E> {
         self.report_work(&state, needs);
         match state.queue.by_key() {
             _ if state.ending > 0 => needs.end_of(self.group),
-            Some(queues) => queues.running.iter().for_each(|name| needs.end_of(name.group())),
+            Some(queues) => queues.running.iter().for_each(|(_, group)| needs.end_of(*group)),
             None if state.tickets.runners() > 0 => needs.end_of(self.group),
             None => {}
         }

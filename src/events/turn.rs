@@ -1,29 +1,20 @@
 //! Subscriptions that keep the order of each key; rules 8 to 10 of `mailbox`.
 
 use super::envelope::{Envelope, Help};
-use super::key::{EventKey, EventKeyName};
-use super::mailbox::{Budget, Mailbox, State};
+use super::key::{EventKey, EventKeyName, NewKey, Panicked};
+use super::mailbox::{Budget, Mailbox, Settings, State};
 use super::queue::{Busy, KeyQueues};
-use crate::keyed::lookup::Lookup;
-use crate::keyed::name::KeyId;
+use crate::keyed::lookup::KnownNames;
+use crate::keyed::name::{KeyId, KeyName};
 use crate::keyed::serial_queues::KeyQueue;
 use crate::nesting;
+use crate::observe::task_info::TaskId;
 use crate::sync::{Arc, MutexGuard};
-use crate::task::context;
+use crate::task::context::{self, GroupId};
 use crate::task::waits::Needs;
 use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
 use crate::unwind;
-
-/// What has become of a delivery whose handler was called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a key whose turn is not ended never runs again"]
-pub(super) enum Delivered {
-    /// It has an outcome.
-    Ended,
-    /// It waits for its next attempt, and holds its key.
-    Delayed,
-}
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Finds the key of an event, and counts a delivery of that key. Returns `None` if events have
@@ -32,35 +23,53 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let key_of = self.state.lock().queue.by_key()?.key_of.clone()?;
         self.as_member(|_| {
             let kept = unwind::catch(|| {
-                let (hash, key) = nesting::in_generation(envelope.generation(), || key_of(envelope.event()));
-                self.keep_entry(Lookup::with_hash(hash, key))
+                let mut kept = None;
+                let mut keep = |hash, key: &mut dyn NewKey| kept = self.keep_entry(hash, key);
+                nesting::in_generation(envelope.generation(), || key_of(envelope.event(), &mut keep));
+                kept
             });
             unwind::discard(key_of);
-            kept.unwrap_or_else(|payload| self.keep_entry(Lookup::with_hash(0, EventKey::panicked(payload))))
+            kept.unwrap_or_else(|payload| self.keep_entry(0, &mut Panicked(Some(payload))))
         })
     }
 
-    fn keep_entry(&self, mut lookup: Lookup<EventKey>) -> Option<EventKeyName> {
-        let find = lookup.find(|| self.state.lock(), |state| Some(&state.queue.by_key()?.turns));
+    fn keep_entry(&self, hash: u64, key: &mut dyn NewKey) -> Option<EventKeyName> {
+        let mut known = KnownNames::new(hash);
+        let is_equal = |other: &EventKey| key.is_equal(other);
+        let find = known.find(is_equal, || self.state.lock(), |state| Some(&state.queue.by_key()?.turns));
         let (mut state, found) = find;
         let is_open = state.closed.is_none();
-        let queues = state.queue.by_key_mut().filter(|_| is_open);
-        let Some(queues) = queues else {
-            drop(state);
-            nesting::discard(lookup); // a key is dropped by user code
-            return None;
-        };
-        let (kept, rest) = queues.keep(found, lookup);
+        let kept = state.queue.by_key_mut().filter(|_| is_open).and_then(|queues| {
+            let name = match found {
+                Some(_) => known.take_equal(),
+                None => key.take_key().map(|key| KeyName::new(hash, key)),
+            }?;
+            queues.keep(&name);
+            Some(name)
+        });
         drop(state);
-        nesting::discard(rest);
-        Some(kept)
+        if !known.is_empty() {
+            nesting::discard(known); // a key is dropped by user code
+        }
+        kept
     }
 
-    /// Counts a delivery of a key as ended.
-    pub(super) fn release_key(&self, key: Option<EventKeyName>) {
+    /// Counts a delivery of a key as ended, and ends the turn of the key if the delivery had it.
+    pub(super) fn release_key(&self, key: Option<EventKeyName>, delivery: TaskId) {
         let Some(name) = key else { return };
-        let removed = self.state.lock().queue.by_key_mut().and_then(|queues| queues.release(name.id()));
-        nesting::discard((removed, name));
+        let mut state = self.state.lock();
+        let released = match state.queue.by_key_mut() {
+            Some(queues) => queues.release(name, delivery),
+            None => (false, Some((None, name))),
+        };
+        drop(state);
+        let (had_turn, left) = released;
+        if had_turn {
+            self.inner.steps.notify(); // a waiter may need the next turn of the key
+        }
+        if left.is_some() {
+            nesting::discard(left); // a key is dropped by user code
+        }
     }
 
     /// Takes turns as a runner that is already counted; the first of that key, if there is one.
@@ -76,23 +85,14 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             }
             let Some((delivery, handler, futures)) = self.take(&mut state, key.take()) else { break };
             drop(state);
-            let name = delivery.key.clone().expect("a delivery that was taken has a key");
-            self.inner.pool.executor.enter(name.group(), |counters| {
+            let group = delivery.key.as_ref().expect("a delivery that was taken has a key").group();
+            self.inner.pool.executor.enter(group, |counters| {
                 futures.into_iter().for_each(Wakers::wake);
-                if self.deliver(counters, delivery, handler) == Delivered::Ended {
-                    self.end_turn(&name);
-                }
-                nesting::discard(name);
+                self.deliver(counters, delivery, handler);
             });
             state = self.state.lock();
         }
         self.stop_runner(state);
-    }
-
-    fn end_turn(&self, name: &EventKeyName) {
-        let removed = self.state.lock().queue.by_key_mut().and_then(|queues| queues.end_turn(name));
-        nesting::discard(removed);
-        self.inner.steps.notify(); // a waiter may need the next turn of the key
     }
 
     /// Makes a delivery of the event's key, if that key is ready. For a wait for the event that
@@ -100,20 +100,19 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn help_key(self: &Arc<Self>, item: usize) -> Help {
         let mut state = self.state.lock();
         let Some(queues) = state.queue.by_key() else { return Help::Later(Deadline::NEVER) };
-        let Some(name) = queues.key_of_event(item) else {
+        let Some((key, group)) = queues.key_of_event(item) else {
             // It is running, or has ended.
-            let is_below = queues.running.iter().any(|name| context::is_handling(name.group(), item));
+            let is_below = queues.running.iter().any(|key| context::is_handling(key.1, item));
             return if is_below { Help::Deadlock } else { Help::Later(Deadline::NEVER) };
         };
-        let (key, group) = (name.id(), name.group());
         match queues.busy(key) {
             None => {
                 state.tickets.start_runner();
                 self.run_turns(state, Budget::Deliveries(1), Some(key));
                 Help::Helped
             }
-            Some(Busy::Running) if context::is_member_of(group) => Help::Deadlock,
-            Some(Busy::Running) => Help::Later(Deadline::NEVER),
+            Some(Busy::Running(_)) if context::is_member_of(group) => Help::Deadlock,
+            Some(Busy::Running(_)) => Help::Later(Deadline::NEVER),
             Some(Busy::Delayed(_)) => {
                 drop(state);
                 match self.requeue_due(self.inner.pool.timers.clock().now()) {
@@ -128,7 +127,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn is_handling(&self, item: usize) -> bool {
         match self.state.lock().queue.by_key() {
             None => context::is_handling(self.group, item),
-            Some(queues) => queues.running.iter().any(|name| context::is_handling(name.group(), item)),
+            Some(queues) => queues.running.iter().any(|key| context::is_handling(key.1, item)),
         }
     }
 
@@ -141,7 +140,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Returns `true` if the mailbox has room for a delivery with that key.
     pub(super) fn has_room(&self, state: &State<E>, key: Option<&EventKeyName>) -> bool {
-        state.occupied() < self.settings.capacity && self.full_key(state, key).is_none()
+        let Settings { capacity, capacity_per_key, .. } = self.settings;
+        // A mailbox with room has no full key if a key may have as many.
+        state.occupied() < capacity && (capacity_per_key >= capacity || self.full_key(state, key).is_none())
     }
 
     /// Makes one delivery as one more runner: of that key, or of the next. Returns `false` if none
@@ -176,8 +177,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             None => self.report_runner_needs(&state, needs),
             // Its own id stands for a delivery that is running.
             Some(queues) => {
-                if let Some(name) = queues.key_of_event(item) {
-                    self.report_key_needs(queues, name, needs);
+                if let Some((key, group)) = queues.key_of_event(item) {
+                    self.report_key_needs(queues, (key, group), needs);
                 } else if queues.running.is_empty() {
                     needs.end_of_any(self.group, state.ending);
                 }
@@ -189,10 +190,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn report_room_needs(&self, state: &State<E>, key: Option<&EventKeyName>, needs: &mut Needs) {
         let Some(queues) = state.queue.by_key() else { return self.report_runner_needs(state, needs) };
         if let Some(name) = key.filter(|_| self.full_key(state, key).is_some()) {
-            return self.report_key_needs(queues, name, needs);
+            return self.report_key_needs(queues, (name.id(), name.group()), needs);
         }
         self.report_work(state, needs);
-        let groups = queues.running.iter().map(|name| name.group());
+        let groups = queues.running.iter().map(|(_, group)| *group);
         if state.delayed.is_empty() && !self.can_run(state) {
             needs.end_of_one(groups);
         } else {
@@ -201,10 +202,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Reports what the next turn of a key needs.
-    fn report_key_needs(&self, queues: &KeyQueues<E>, name: &EventKeyName, needs: &mut Needs) {
-        match queues.busy(name.id()) {
-            None => needs.worker |= queues.is_ready(name.id()),
-            Some(Busy::Running) => needs.end_of(name.group()),
+    fn report_key_needs(&self, queues: &KeyQueues<E>, (key, group): (KeyId, GroupId), needs: &mut Needs) {
+        match queues.busy(key) {
+            None => needs.worker |= queues.is_ready(key),
+            Some(Busy::Running(_)) => needs.end_of(group),
             Some(Busy::Delayed(due)) => self.report_due(due, needs),
         }
     }

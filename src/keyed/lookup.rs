@@ -15,48 +15,42 @@ use crate::sync::{Arc, MutexGuard};
 pub(crate) struct Lookup<K> {
     /// The name that a new entry gets.
     pub(super) name: KeyName<K>,
+    known: KnownNames<K>,
+}
+
+/// What a lookup leaves when its name was taken.
+pub(super) struct LookupRest<K> {
+    _unused: Option<KeyName<K>>,
+    _known: KnownNames<K>,
+}
+
+/// What is known of the entries with one hash.
+pub(crate) struct KnownNames<K> {
+    hash: u64,
     /// A name with an equal key. Its entry may be gone.
     equal: Option<Arc<KeyName<K>>>,
     /// Names with other keys. Kept, so that no address is reused.
     unequal: Vec<Arc<KeyName<K>>>,
 }
 
-/// What a lookup leaves when its name was taken.
-pub(crate) struct LookupRest<K> {
-    _unused: Option<KeyName<K>>,
-    _equal: Option<Arc<KeyName<K>>>,
-    _unequal: Vec<Arc<KeyName<K>>>,
-}
-
 impl<K: Hash> Lookup<K> {
     /// Hashes the key, whose tasks have that label.
     pub(super) fn new(key: K, hasher: &RandomState, label: Option<Arc<str>>) -> Self {
-        Self::with_name(KeyName { hash: hasher.hash_one(&key), key, label })
-    }
-}
-
-impl<K> Lookup<K> {
-    fn with_name(name: KeyName<K>) -> Self {
-        Self { name, equal: None, unequal: Vec::new() }
-    }
-
-    /// Looks for a key that was hashed before.
-    #[cfg(feature = "events")]
-    pub(crate) fn with_hash(hash: u64, key: K) -> Self {
-        Self::with_name(KeyName { hash, key, label: None })
+        let hash = hasher.hash_one(&key);
+        Self { name: KeyName { hash, key, label }, known: KnownNames::new(hash) }
     }
 }
 
 impl<K> Lookup<K> {
     /// Returns the name of the entry that was found, or of a new one. The caller drops the rest
     /// without the lock.
-    pub(crate) fn into_name(self, found: Option<&Arc<KeyName<K>>>) -> (Arc<KeyName<K>>, LookupRest<K>) {
-        let Self { name, equal, unequal } = self;
+    pub(super) fn into_name(self, found: Option<&Arc<KeyName<K>>>) -> (Arc<KeyName<K>>, LookupRest<K>) {
+        let Self { name, known } = self;
         let (name, unused) = match found {
             Some(found) => (Arc::clone(found), Some(name)),
             None => (Arc::new(name), None),
         };
-        (name, LookupRest { _unused: unused, _equal: equal, _unequal: unequal })
+        (name, LookupRest { _unused: unused, _known: known })
     }
 }
 
@@ -71,6 +65,25 @@ impl<K: PartialEq> Lookup<K> {
     where
         K: 'a,
     {
+        self.known.find(|other| *other == self.name.key, lock, queues)
+    }
+}
+
+impl<K> KnownNames<K> {
+    pub(crate) fn new(hash: u64) -> Self {
+        Self { hash, equal: None, unequal: Vec::new() }
+    }
+
+    /// Like [`Lookup::find`], for the key that `is_equal` compares with others.
+    pub(crate) fn find<'a, S, T: 'a, X: KeyState + 'a>(
+        &mut self,
+        is_equal: impl Fn(&K) -> bool,
+        lock: impl Fn() -> MutexGuard<'a, S>,
+        queues: impl Fn(&S) -> Option<&SerialQueues<K, T, X>>,
+    ) -> (MutexGuard<'a, S>, Option<KeyId>)
+    where
+        K: 'a,
+    {
         loop {
             let state = lock();
             let Some(keys) = queues(&state) else { return (state, None) };
@@ -79,13 +92,25 @@ impl<K: PartialEq> Lookup<K> {
                 return (state, known);
             }
             let is_new = |name: &&Arc<KeyName<K>>| !self.unequal.iter().any(|other| Arc::ptr_eq(other, name));
-            let Some(name) = keys.names(self.name.hash).find(is_new).cloned() else { return (state, None) };
+            let Some(name) = keys.names(self.hash).find(is_new).cloned() else { return (state, None) };
             drop(state);
-            if name.key == self.name.key {
+            if is_equal(&name.key) {
                 self.equal = Some(name);
             } else {
                 self.unequal.push(name);
             }
         }
+    }
+
+    /// Takes the name with an equal key, and leaves the others.
+    #[cfg(feature = "events")]
+    pub(crate) fn take_equal(&mut self) -> Option<Arc<KeyName<K>>> {
+        self.equal.take()
+    }
+
+    /// Returns `true` if no names are left.
+    #[cfg(feature = "events")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.equal.is_none() && self.unequal.is_empty()
     }
 }

@@ -4,9 +4,9 @@
 //! does. `state` holds the protocol with its rules; `submit`, `spawn_async`, `run`, `task`, `delay`
 //! and `idle` are its operations. The other modules are:
 //!
-//! - `serial_queues` is the queues of the keys, and the order in which keys take turns. `lookup`
-//!   finds the entry of a key, and `name` is the identity of a key. Subscriptions use these three,
-//!   too.
+//! - `serial_queues` is the queues of the keys, and the order in which keys take turns: it has the
+//!   `entries` of keys and the `ready` keys. `lookup` finds the entry of a key, and `name` is the
+//!   identity of a key. Subscriptions use these, too.
 //! - `pending` is a task in the queue of a key, and `body` is what a task with a handle runs.
 //! - `room` is the wait for room, and `needs` reports what a wait needs of a key.
 
@@ -14,14 +14,14 @@ mod body;
 mod builder;
 #[cfg(feature = "retry")]
 mod delay;
+mod entries;
 mod executor;
 mod idle;
-mod key_table;
 pub(crate) mod lookup;
 pub(crate) mod name;
 mod needs;
 mod pending;
-mod ready_queue;
+mod ready;
 mod room;
 mod run;
 mod spawn_async;

@@ -16,6 +16,12 @@ pub(crate) struct KeyName<K> {
 }
 
 impl<K> KeyName<K> {
+    /// Makes the name of a key without a label.
+    #[cfg(feature = "events")]
+    pub(crate) fn new(hash: u64, key: K) -> Arc<Self> {
+        Arc::new(Self { hash, key, label: None })
+    }
+
     /// Returns the id of the entry that this name is in.
     pub(crate) fn id(self: &Arc<Self>) -> KeyId {
         (self.hash, Arc::as_ptr(self).addr())

@@ -11,9 +11,9 @@
 //! The owner says in its [`KeyState`] which keys are busy, and which entries it keeps. This module
 //! knows no locks, and drops no key: an entry that is removed is returned.
 
-use super::key_table::KeyTable;
+use super::entries::Entries;
 use super::name::{KeyId, KeyName};
-use super::ready_queue::{ReadyPlace, ReadyQueue};
+use super::ready::ReadyQueue;
 use crate::group::small_deque::SmallDeque;
 use crate::sync::Arc;
 
@@ -31,8 +31,8 @@ pub(crate) trait KeyState {
 /// The keys, and the order in which they take turns.
 pub(crate) struct SerialQueues<K, T, X> {
     /// The keys that are not absent.
-    keys: KeyTable<KeyQueue<K, T, X>>,
-    /// The ready keys, in the order of their turns.
+    keys: Entries<KeyQueue<K, T, X>>,
+    /// The ready keys.
     ready: ReadyQueue,
     /// How many items are in the queues of all keys.
     queued: usize,
@@ -47,7 +47,7 @@ pub(crate) struct KeyQueue<K, T, X> {
     /// The items, oldest first.
     items: SmallDeque<T>,
     /// The place in the ready queue; `None` if the key is not ready.
-    place: Option<ReadyPlace>,
+    place: Option<u64>,
 }
 
 /// What [`SerialQueues::take_items`] takes of a key: its name, its items, and what the owner knows of it
@@ -55,6 +55,13 @@ pub(crate) struct KeyQueue<K, T, X> {
 pub(crate) type TakenEntry<K, T, X> = (Arc<KeyName<K>>, SmallDeque<T>, Option<X>);
 
 impl<K, T, X> KeyQueue<K, T, X> {
+    fn new(name: &Arc<KeyName<K>>) -> Self
+    where
+        X: Default,
+    {
+        Self { name: Arc::clone(name), state: X::default(), items: SmallDeque::new(), place: None }
+    }
+
     /// Returns the number of its items.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
@@ -64,11 +71,21 @@ impl<K, T, X> KeyQueue<K, T, X> {
     pub(crate) fn is_ready(&self) -> bool {
         self.place.is_some()
     }
+
+    /// Puts the key to the back of the ready queue, if it has items and is neither busy nor ready.
+    fn make_ready(&mut self, ready: &mut ReadyQueue)
+    where
+        X: KeyState,
+    {
+        if self.place.is_none() && !self.items.is_empty() && !self.state.is_busy() {
+            self.place = Some(ready.push_back(self.name.id()));
+        }
+    }
 }
 
 impl<K, T, X: KeyState> SerialQueues<K, T, X> {
-    pub(crate) const fn new() -> Self {
-        Self { keys: KeyTable::new(), ready: ReadyQueue::new(), queued: 0 }
+    pub(crate) fn new() -> Self {
+        Self { keys: Entries::new(), ready: ReadyQueue::new(), queued: 0 }
     }
 
     /// Returns the number of keys that have an entry.
@@ -102,16 +119,12 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     }
 
     /// Returns the entry of a key, which is made if the key is absent.
+    #[cfg(feature = "events")]
     pub(crate) fn entry(&mut self, name: &Arc<KeyName<K>>) -> &mut KeyQueue<K, T, X>
     where
         X: Default,
     {
-        self.keys.get_or_insert_with(name.id(), || KeyQueue {
-            name: Arc::clone(name),
-            state: X::default(),
-            items: SmallDeque::new(),
-            place: None,
-        })
+        self.keys.get_or_insert_with(name.id(), || KeyQueue::new(name))
     }
 
     /// Adds an item to the queue of a key, which becomes ready unless it is busy.
@@ -119,13 +132,10 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     where
         X: Default,
     {
-        self.queued += 1;
-        let place = self.ready.next();
-        let queue = self.entry(name);
+        let queue = self.keys.get_or_insert_with(name.id(), || KeyQueue::new(name));
         queue.items.push_back(item);
-        if queue.become_ready(place) {
-            self.push_ready(name.id());
-        }
+        queue.make_ready(&mut self.ready);
+        self.queued += 1;
     }
 
     /// Puts an item before all others of its key, which becomes ready unless it is busy. Returns
@@ -134,17 +144,14 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     pub(crate) fn push_front(&mut self, key: KeyId, item: T) -> Result<(), T> {
         let Some(queue) = self.keys.get_mut(key) else { return Err(item) };
         queue.items.push_front(item);
+        queue.make_ready(&mut self.ready);
         self.queued += 1;
-        if queue.become_ready(self.ready.next()) {
-            self.push_ready(key);
-        }
         Ok(())
     }
 
     /// Returns the key at the front of the ready queue.
-    pub(crate) fn first(&mut self) -> Option<KeyId> {
-        let keys = &self.keys;
-        self.ready.first(|key, place| is_at(keys, key, place))
+    pub(crate) fn first(&self) -> Option<KeyId> {
+        self.ready.first()
     }
 
     /// Takes the oldest item of a key, if the key is ready. The caller makes the key busy.
@@ -154,7 +161,7 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
         let item = queue.items.pop_front().expect("a ready key has an item");
         queue.items.shrink();
         queue.place = None;
-        self.ready.leave(place);
+        self.ready.remove(place);
         self.queued -= 1;
         Some((queue, item))
     }
@@ -169,7 +176,7 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
         if queue.items.is_empty()
             && let Some(place) = queue.place.take()
         {
-            self.ready.leave(place);
+            self.ready.remove(place);
         }
         Some(item)
     }
@@ -178,52 +185,29 @@ impl<K, T, X: KeyState> SerialQueues<K, T, X> {
     /// not busy and is not kept.
     pub(crate) fn settle(&mut self, key: KeyId) -> Option<KeyQueue<K, T, X>> {
         let queue = self.keys.get_mut(key)?;
+        queue.make_ready(&mut self.ready);
         let has_ended = queue.items.is_empty() && !queue.state.is_busy() && !queue.state.is_kept();
-        if has_ended {
-            return self.keys.remove(key);
-        }
-        if queue.become_ready(self.ready.next()) {
-            self.push_ready(key);
-        }
-        None
+        if has_ended { self.keys.remove(key) } else { None }
     }
 
     /// Takes all items, and the entries except those that `keep` keeps.
     pub(crate) fn take_items(&mut self, keep: impl Fn(&X) -> bool) -> Vec<TakenEntry<K, T, X>> {
         self.queued = 0;
-        self.ready.clear();
+        self.ready = ReadyQueue::new();
         let mut taken = Vec::new();
-        for (key, mut queue) in self.keys.take_all() {
+        for mut queue in self.keys.take_all() {
             queue.place = None;
             if keep(&queue.state) {
-                taken.push((Arc::clone(&queue.name), queue.items.take_all(), None));
-                self.keys.get_or_insert_with(key, || queue);
+                let name = Arc::clone(&queue.name);
+                taken.push((Arc::clone(&name), queue.items.take_all(), None));
+                self.keys.get_or_insert_with(name.id(), || queue);
             } else {
                 taken.push((queue.name, queue.items, Some(queue.state)));
             }
         }
         taken
     }
-
-    /// Puts a key to the back of the ready queue. Its entry has the place already.
-    fn push_ready(&mut self, key: KeyId) {
-        let keys = &self.keys;
-        self.ready.push(key, |key, place| is_at(keys, key, place));
-    }
 }
 
-impl<K, T, X: KeyState> KeyQueue<K, T, X> {
-    /// Takes this place in the ready queue if the key has items, and is neither busy nor ready.
-    /// Returns `true` if it did.
-    fn become_ready(&mut self, place: ReadyPlace) -> bool {
-        let becomes_ready = self.place.is_none() && !self.items.is_empty() && !self.state.is_busy();
-        if becomes_ready {
-            self.place = Some(place);
-        }
-        becomes_ready
-    }
-}
-
-fn is_at<K, T, X>(keys: &KeyTable<KeyQueue<K, T, X>>, key: KeyId, place: ReadyPlace) -> bool {
-    keys.get(key).is_some_and(|queue| queue.place == Some(place))
-}
+#[cfg(all(test, feature = "events"))]
+mod tests;

@@ -148,10 +148,19 @@ impl WorkerPool {
         self.inner.queue_capacity(Priority::Normal)
     }
 
-    /// Returns the number of jobs in the queue of the class `Normal`, at most its capacity. May be
-    /// stale when it returns.
+    /// Returns how many places of the queue of the class `Normal` are taken, at most its capacity.
+    /// May be stale when it returns.
     ///
-    /// A cancelled task keeps its place until a worker reaches it. The tasks of groups take no
+    /// A cancelled task keeps its place until a worker reaches it. Some tasks take no places, and
+    /// are not counted:
+    ///
+    /// - timers that are due, and attempts after the first;
+    /// - the tasks of groups, scopes, keyed executors, subscriptions, drivers and NATS workers,
+    ///   which have bounds of their own;
+    /// - jobs that a task submits to a full queue, if it can neither wait nor run them.
+    ///
+    /// [`Metrics::tasks_queued`] counts all tasks that have not started. The
+    /// [queues of a snapshot](crate::snapshot::QueueSnapshot) tell how many entries each class has beside its
     /// places.
     #[must_use]
     pub fn queue_len(&self) -> usize {
@@ -164,8 +173,8 @@ impl WorkerPool {
         self.inner.queue_capacity(priority)
     }
 
-    /// Returns the number of jobs in the queue of one [class](Priority), like
-    /// [`queue_len`](Self::queue_len).
+    /// Returns how many places of the queue of one [class](Priority) are taken, at most its
+    /// capacity. Counts the same as [`queue_len`](Self::queue_len).
     #[must_use]
     pub fn queue_len_of(&self, priority: Priority) -> usize {
         self.inner.queue_len(priority)

@@ -84,7 +84,7 @@ pub struct WaitSnapshot {
 pub struct QueueSnapshot {
     /// The class.
     pub priority: Priority,
-    /// The number of jobs in the bounded queue.
+    /// How many places of the bounded queue are taken.
     pub len: usize,
     /// Its capacity.
     pub capacity: usize,

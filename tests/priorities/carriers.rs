@@ -175,6 +175,38 @@ fn a_full_class_delays_no_timer_and_a_timer_takes_no_room() {
     });
 }
 
+/// Fault 640.
+#[test]
+fn the_length_of_a_class_is_that_of_its_places_and_a_snapshot_has_the_other_entries() {
+    with_watchdog(|| {
+        let (pool, mut groups) = (pool(1, 4), Vec::new());
+        let blocked = BlockedWorkers::new(&pool);
+        for class in CLASSES {
+            let group = pool.group().priority(class);
+            let keyed = KeyedExecutor::builder(&pool).priority(class).build();
+            for key in 0..3 {
+                pool.task().priority(class).execute(|_| ()).unwrap();
+                pool.timer().priority(class).execute_after(Duration::ZERO, || ()).unwrap();
+                group.spawn(|| ());
+                keyed.execute(key, || ()).unwrap();
+            }
+            groups.push(group);
+        }
+        wait_until_fired(&pool);
+        let metrics = pool.metrics();
+        let lens = [metrics.queue_len_high, metrics.queue_len, metrics.queue_len_background];
+        assert_eq!((CLASSES.map(|class| pool.queue_len_of(class)), lens), ([3; 3], [3; 3]));
+        assert_eq!(metrics.tasks_queued, 3 * 4 * 3);
+        for queue in pool.snapshot().queues {
+            // Three timers, and a ticket each of the group and the executor.
+            assert_eq!((queue.len, queue.tickets), (3, 5), "{:?}", queue.priority);
+        }
+        drop(blocked);
+        groups.into_iter().for_each(|group| drop(group.wait().unwrap()));
+        pool.wait_idle();
+    });
+}
+
 #[test]
 fn the_tasks_of_a_keyed_executor_have_its_class_and_stay_in_order() {
     starts_in_order_of_class(|pool, class, sender| {

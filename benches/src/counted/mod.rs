@@ -9,6 +9,8 @@ mod heap;
 mod instructions;
 mod memory;
 mod services;
+#[cfg(feature = "tracing")]
+mod spans;
 mod strangers;
 mod switches;
 mod wedge;
@@ -40,13 +42,18 @@ const OWN_PROBES: [Probe; 9] = [
 
 /// Returns all of them.
 pub(crate) fn probes() -> Vec<Probe> {
-    OWN_PROBES.into_iter().chain(services::PROBES).chain(strangers::PROBES).collect()
+    let probes = OWN_PROBES.into_iter().chain(services::PROBES).chain(strangers::PROBES);
+    #[cfg(feature = "tracing")]
+    let probes = probes.chain(spans::PROBES);
+    probes.collect()
 }
 
 /// Counts everything. The peers come last: some end their threads late, and free memory meanwhile.
 pub(crate) fn all() -> impl Iterator<Item = Counted> {
     let ours = heap::ours_all().into_iter().chain(memory::ours_all()).chain(switches::counts());
     let ours = ours.chain(instructions::counts()).chain(services::counts()).chain(strangers::counts());
+    #[cfg(feature = "tracing")]
+    let ours = ours.chain(spans::counts());
     ours.chain(memory::theirs_all()).chain(heap::theirs_all())
 }
 

@@ -70,3 +70,17 @@ impl Drop for OrderGuard {
         self.0.is_running.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 645.
+    #[test]
+    fn four_jobs_for_each_slot_may_wait_for_their_key_and_at_least_64_unless_a_number_is_set() {
+        let order = || Order::new(|_: &Job| 0);
+        assert_eq!([1, 16, 17, 100].map(|slots| order().lookahead(slots)), [64, 64, 68, 400]);
+        assert_eq!(order().lookahead(usize::MAX), usize::MAX);
+        assert_eq!(order().with_lookahead(Some(3)).lookahead(100), 3);
+    }
+}

@@ -92,3 +92,54 @@ impl Drop for RateTurns {
         self.settle(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::mpsc;
+
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    /// Fault 644.
+    #[test]
+    fn a_run_requests_no_more_than_it_may_begin_and_knows_when_that_changes() {
+        let (control, now) = (Arc::new(Control::new(None)), Instant::now());
+        let shared = Arc::new(SharedRate::new(3, PERIOD, &control));
+        let mut turns = RateTurns::new(Arc::clone(&shared));
+        assert_eq!(turns.reserve(now, |free| free - 1), 2, "one stays free");
+        assert_eq!(turns.next_free_at(), None, "a turn is free now");
+        assert_eq!(turns.reserve(now, |free| free + 7), 1);
+        assert_eq!(turns.next_free_at(), None, "the turns are reserved, not spent");
+        (0..3).for_each(|_| turns.spend(now));
+        assert_eq!((turns.reserve(now, |_| 1), turns.next_free_at()), (0, Some(now + PERIOD)));
+        assert_eq!(turns.reserve(now + PERIOD, |free| free), 3, "all are free again");
+    }
+
+    /// Fault 644.
+    #[test]
+    fn a_turn_that_is_not_used_is_free_for_the_other_runs_which_are_notified() {
+        let (control, now) = (Arc::new(Control::new(None)), Instant::now());
+        let shared = Arc::new(SharedRate::new(3, PERIOD, &control));
+        let (own, mut told) = mpsc::unbounded_channel();
+        let (other, _other_told) = mpsc::unbounded_channel();
+        for run in [&own, &other] {
+            control.join(run);
+        }
+        let [mut first, mut second] = [(); 2].map(|()| RateTurns::new(Arc::clone(&shared)));
+        assert_eq!(first.reserve(now, |free| free), 3);
+        assert!(!second.take(0, now), "the other run has them");
+        assert!(first.take(2, now) && !first.take(3, now), "two are in use, so one is held and none is free");
+        first.settle(3);
+        assert!(told.try_recv().is_err(), "all are in use");
+        first.settle(1);
+        assert!(matches!(told.try_recv(), Ok(Command::TurnsChanged)));
+        assert!(second.take(0, now) && second.take(0, now), "one free turn, which is held then");
+        assert!(second.take(1, now) && !second.take(2, now));
+        assert!(!first.take(1, now), "what it released is not its own");
+        first.spend(now);
+        assert!(matches!(told.try_recv(), Ok(Command::TurnsChanged)), "only now is known until when it is spent");
+        drop(second);
+        assert!(matches!(told.try_recv(), Ok(Command::TurnsChanged)));
+        assert_eq!(first.reserve(now, |free| free), 2, "a run that has ended holds none");
+    }
+}

@@ -76,6 +76,23 @@ fn expected_jobs_are_checked_after_they_were_due_and_then_ever_more_rarely() {
     assert!(is_empty(&queues) && queues.next_check().is_none());
 }
 
+/// Fault 645.
+#[test]
+fn a_check_asks_for_a_bounded_number_of_jobs_and_the_next_one_for_the_rest() {
+    let (mut queues, now) = (KeyQueues::default(), Instant::now());
+    for number in 0..100 {
+        arrive(&mut queues, number, number);
+        queues.end(number, Some(now));
+    }
+    let moment = queues.next_check().expect("they are expected");
+    assert_eq!((moment - now, queues.take_overdue(moment).len()), (FIRST_CHECK, MAX_CHECKED));
+    assert_eq!(queues.take_overdue(moment), [], "not again at once");
+    let next = queues.next_check().expect("some were not asked for");
+    assert!(next > moment && next < moment + FIRST_CHECK);
+    assert_eq!(queues.take_overdue(next).len(), 100 - MAX_CHECKED);
+    assert_eq!(queues.next_check(), Some(moment + 2 * FIRST_CHECK));
+}
+
 #[test]
 fn a_returned_job_and_two_deliveries_of_one_job_are_not_mixed_up() {
     let (mut queues, now) = (KeyQueues::default(), Instant::now());

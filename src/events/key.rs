@@ -7,6 +7,7 @@ use std::any::Any;
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use crate::keyed::name::KeyName;
+use crate::nesting;
 use crate::sync::{Arc, Mutex};
 use crate::unwind::{self, Payload};
 
@@ -55,7 +56,10 @@ impl Drop for EventKey {
 
 impl PartialEq for EventKey {
     fn eq(&self, other: &Self) -> bool {
-        matches!((self, other), (Self::Key(key), Self::Key(other)) if key.equals(other.as_any()))
+        match (self, other) {
+            (Self::Key(key), Self::Key(other)) => nesting::key_code(|| key.equals(other.as_any())),
+            _ => false,
+        }
     }
 }
 

@@ -32,7 +32,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let key_of = self.state.lock().queue.by_key()?.key_of.clone()?;
         self.as_member(|_| {
             let kept = unwind::catch(|| {
-                let (hash, key) = nesting::in_generation(envelope.generation(), || key_of(envelope.event()));
+                let call = || nesting::key_code(|| key_of(envelope.event()));
+                let (hash, key) = nesting::in_generation(envelope.generation(), call);
                 self.keep_entry(Lookup::with_hash(hash, key))
             });
             unwind::discard(key_of);

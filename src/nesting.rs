@@ -1,6 +1,6 @@
 //! A limit for user code that calls itself through the crate on one stack.
 //!
-//! A hook or a callback may do what caused its own call. Three rules bound the recursion:
+//! A hook or a callback may do what caused its own call. Four rules bound the recursion:
 //! 1. A *hook* (an observer, a panic hook, a hook of a bus or a worker, a label) only reports an
 //!    event. While [`MAX_DEPTH`] hooks are on the stack, a further hook is skipped, and the caller
 //!    counts that. If each hook brought about several others, their number would still be
@@ -18,6 +18,9 @@
 //! 3. An event that a hook of a bus publishes has a *generation* one higher than the event that the
 //!    hook reports. The bus limits the generation to `MAX_DEPTH` too, which bounds loops through
 //!    the pool.
+//! 4. *Code of a key* (its hash, its comparison, the function that makes it) may submit with a key.
+//!    Nothing can take its place. So beyond the limits of rule 1, which it has for itself, the call
+//!    panics.
 //!
 //! This module does not know what callbacks share with the code around them. It holds no lock.
 
@@ -32,7 +35,8 @@ use crate::unwind;
 /// The limit of nested hooks on one stack, of nested callbacks, and of generations of events.
 pub(crate) const MAX_DEPTH: usize = 16;
 
-/// The limit of hooks that one outermost hook brings about below the second level.
+/// The limit of hooks that one outermost hook brings about below the second level, and of calls of
+/// key code likewise.
 pub(crate) const MAX_DEEP_HOOKS: usize = 256;
 
 /// The nesting on the stack of one thread.
@@ -41,6 +45,10 @@ struct Nesting {
     hooks: Cell<usize>,
     /// The number of hooks below the second level that the outermost hook has brought about.
     deep_hooks: Cell<usize>,
+    /// The number of calls of key code on this stack.
+    keys: Cell<usize>,
+    /// The number of calls below the second level that the outermost key code has brought about.
+    deep_keys: Cell<usize>,
     /// The number of callbacks on this stack.
     callbacks: Cell<usize>,
     /// The number of waits on this stack that call pending callbacks.
@@ -54,20 +62,19 @@ struct Nesting {
 
 impl Nesting {
     const fn new() -> Self {
-        let [hooks, deep_hooks, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 6];
-        Self { hooks, deep_hooks, callbacks, waits, pending, generation }
+        let [hooks, deep_hooks, keys, deep_keys, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 8];
+        Self { hooks, deep_hooks, keys, deep_keys, callbacks, waits, pending, generation }
     }
+}
 
-    /// Counts a hook. Returns `false` if it must be skipped.
-    fn may_call_hook(&self) -> bool {
-        let nested = self.hooks.get();
-        let deep = if nested == 0 { 0 } else { self.deep_hooks.get() + usize::from(nested > 1) };
-        let may_call = nested < MAX_DEPTH && deep <= MAX_DEEP_HOOKS;
-        if may_call {
-            self.deep_hooks.set(deep);
-        }
-        may_call
+/// Counts a call below `nested` others by rule 1. Returns `false` beyond its limits.
+fn count_call(nested: usize, deep_calls: &Cell<usize>) -> bool {
+    let deep = if nested == 0 { 0 } else { deep_calls.get() + usize::from(nested > 1) };
+    let may_call = nested < MAX_DEPTH && deep <= MAX_DEEP_HOOKS;
+    if may_call {
+        deep_calls.set(deep);
     }
+    may_call
 }
 
 thread_local! {
@@ -84,8 +91,17 @@ type Callback = Box<dyn FnOnce()>;
 
 /// Calls a hook. Returns `None` without calling it beyond the limits of rule 1.
 pub(crate) fn hook<T>(f: impl FnOnce() -> T) -> Option<T> {
-    let nested = NESTING.with(|nesting| nesting.may_call_hook().then(|| nesting.hooks.get()))?;
-    Some(with(|nesting| &nesting.hooks, nested + 1, f))
+    let nested = NESTING.with(|nesting| nesting.hooks.get());
+    let may_call = NESTING.with(|nesting| count_call(nested, &nesting.deep_hooks));
+    may_call.then(|| with(|nesting| &nesting.hooks, nested + 1, f))
+}
+
+/// Calls code of a key. Panics beyond the limits of rule 4.
+pub(crate) fn key_code<T>(f: impl FnOnce() -> T) -> T {
+    let nested = NESTING.with(|nesting| nesting.keys.get());
+    let may_call = NESTING.with(|nesting| count_call(nested, &nesting.deep_keys));
+    assert!(may_call, "code of keys that submits with keys is nested too deep");
+    with(|nesting| &nesting.keys, nested + 1, f)
 }
 
 /// Calls a callback once and contains its panic.

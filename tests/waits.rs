@@ -4,13 +4,12 @@
 
 mod common;
 
-#[cfg(feature = "driver")]
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use common::{Counter, Gate, pool, with_watchdog};
-use workcrew::{JoinError, JoinHandle, WorkerPool};
+use common::{Counter, Gate, Mutex, pool, with_watchdog};
+use workcrew::{JoinError, JoinHandle, WorkerLocal, WorkerPool};
 
 const SIZES: [usize; 3] = [1, 2, 8];
 
@@ -188,6 +187,109 @@ fn waiting_for_another_pool_to_be_idle_or_to_end_helps_its_tasks() {
             all_are(answers, &1);
         }
     }
+}
+
+/// Each way to wait for the end of a pool.
+const ENDS: [fn(WorkerPool); 3] = [
+    |pool| pool.shutdown(),
+    |pool| pollster::block_on(pool.shutdown_async()),
+    drop, // of the last handle, or without effect
+];
+
+/// A worker of the pool drops this when it leaves.
+struct OnLeave(Option<Box<dyn FnOnce()>>, Option<WorkerLocal<OnLeave>>);
+
+impl Drop for OnLeave {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|f| f());
+    }
+}
+
+/// Makes a pool of one worker, which calls `f` when it leaves: in its stop hook, or in the destructor of a worker local.
+fn leaving(in_hook: bool, f: impl Fn() + Send + Sync + 'static) -> WorkerPool {
+    let builder = WorkerPool::builder().workers(1);
+    if in_hook {
+        return builder.on_thread_stop(move |_| f()).build().unwrap();
+    }
+    let (pool, f) = (builder.build().unwrap(), Arc::new(f));
+    let local = WorkerLocal::new(&pool, move || {
+        let f = Arc::clone(&f);
+        OnLeave(Some(Box::new(move || f())), None)
+    });
+    // The value keeps its worker local until the worker leaves.
+    pool.spawn(move || local.with(|value| value.1 = Some(local.clone())).unwrap()).unwrap().join().unwrap();
+    pool
+}
+
+/// Fault 652.
+#[test]
+fn a_task_that_waits_for_the_end_of_a_pool_runs_what_its_leaving_worker_waits_for() {
+    for (in_hook, end) in [true, false].into_iter().flat_map(|in_hook| ENDS.map(|end| (in_hook, end))) {
+        let (home, ran) = (pool(1, 64), Counter::new());
+        let count = ran.clone();
+        let answers = on_each_worker(&home, move |home| {
+            let count = count.clone();
+            let abroad = leaving(in_hook, move || {
+                let count = count.clone();
+                home.spawn(move || count.add()).unwrap().join().unwrap();
+            });
+            end(abroad);
+        });
+        all_are(answers, &());
+        home.wait_idle();
+        assert_eq!(ran.get(), 1);
+    }
+}
+
+/// Fault 652.
+#[test]
+fn workers_that_leave_and_wait_for_the_ends_of_each_others_pools_leave() {
+    for (in_hook, other_in_hook) in [(true, true), (true, false), (false, false)] {
+        let (own, others) = (Arc::new(Mutex::new(None::<WorkerPool>)), Counter::new());
+        let (slot, count) = (Arc::clone(&own), others.clone());
+        let end = move || {
+            let pool = slot.lock().unwrap().clone();
+            pool.into_iter().for_each(|pool| pool.shutdown());
+            count.add();
+        };
+        let first = leaving(in_hook, end.clone());
+        let second = leaving(other_in_hook, {
+            let (first, count) = (first.clone(), others.clone());
+            move || {
+                first.shutdown();
+                count.add();
+            }
+        });
+        *own.lock().unwrap() = Some(second.clone());
+        with_watchdog(|| {
+            first.shutdown();
+            second.shutdown();
+        });
+        assert_eq!(others.get(), 2);
+        drop(own.lock().unwrap().take());
+    }
+}
+
+/// Fault 652.
+#[test]
+fn a_leaving_worker_waits_for_a_pool_whose_task_waits_for_the_pool_that_it_leaves() {
+    let (started, other) = (Gate::new(), Arc::new(Mutex::new(None::<WorkerPool>)));
+    let (inside, slot) = (started.clone(), Arc::clone(&other));
+    let first = leaving(true, move || {
+        inside.pass();
+        let pool = slot.lock().unwrap().take();
+        pool.into_iter().for_each(|pool| pool.shutdown());
+    });
+    let (second, ended) = (pool(1, 64), first.clone());
+    *other.lock().unwrap() = Some(second.clone());
+    first.close();
+    started.wait_started(1);
+    let task = second.spawn(move || {
+        started.open();
+        ended.shutdown();
+    });
+    with_watchdog(|| task.unwrap().join().unwrap());
+    with_watchdog(|| [first, second].into_iter().for_each(|pool| pool.shutdown()));
 }
 
 /// Fault 157.

@@ -489,6 +489,51 @@ fn on_the_only_worker_a_full_caller_neither_blocks_nor_hangs() {
     });
 }
 
+/// Runs `task` on each worker of a pool at the same time, and returns what all return.
+fn on_each_worker(pool: &WorkerPool, task: impl Fn() -> String + Clone + Send + 'static) -> Vec<String> {
+    let together = Arc::new(std::sync::Barrier::new(pool.workers()));
+    let tasks: Vec<_> = (0..pool.workers())
+        .map(|_| {
+            let (together, task) = (Arc::clone(&together), task.clone());
+            let run = move || {
+                together.wait();
+                task()
+            };
+            pool.spawn(run).unwrap()
+        })
+        .collect();
+    tasks.into_iter().map(|task| task.join().unwrap()).collect()
+}
+
+/// Fault 654.
+#[test]
+fn workers_that_all_join_what_follows_their_calls_run_it_themselves() {
+    on_server(|address| {
+        for workers in [1, 2, 8] {
+            let (home, abroad) = (pool(workers, 64), pool(1, 64));
+            let caller = caller(address).max_in_flight(2 * workers).build(&home).unwrap();
+            // What follows a call needs a worker, as does the task that it joins, and the next call.
+            let called = {
+                let (caller, home) = (caller, home.downgrade());
+                move || {
+                    let (again, home) = (caller.clone(), home.clone());
+                    let then = move |called: Called| {
+                        let first = called.unwrap().into_inner();
+                        let next =
+                            again.call_then(attempt("Echo", "r2 b"), |called: Called| called.unwrap().into_inner());
+                        let task = home.upgrade().unwrap().spawn(|| "c").unwrap();
+                        first + &next.unwrap().join().unwrap() + task.join().unwrap()
+                    };
+                    caller.call_then(attempt("Echo", "r2 a"), then).unwrap().join().unwrap()
+                }
+            };
+            let direct = on_each_worker(&home, called.clone());
+            let through = on_each_worker(&home, move || abroad.spawn(called.clone()).unwrap().join().unwrap());
+            assert!(direct.iter().chain(&through).all(|answer| answer == "abc"), "{direct:?}, {through:?}");
+        }
+    });
+}
+
 /// Remembers how tasks with a label ended.
 #[derive(Default)]
 struct Ends(Mutex<Vec<(String, TaskOutcome)>>);

@@ -101,7 +101,7 @@ pub enum CycleKind {
     KeyedRoom,
     /// The end of all tasks of a keyed executor.
     Keyed,
-    /// The end of all tasks of a pool, or of the pool.
+    /// The end of all tasks of a pool, the end of the pool, or the start of its workers.
     Pool,
     /// Room in the queue of a pool.
     QueueRoom,

@@ -71,7 +71,7 @@ impl<K: Eq + Send + Sync + 'static> NewKey for Option<K> {
     fn is_equal(&self, other: &EventKey) -> bool {
         let EventKey::Key(other) = other else { return false };
         let other = other.downcast_ref::<K>();
-        other.is_some() && self.as_ref() == other
+        other.is_some() && nesting::key_code(|| self.as_ref() == other)
     }
 
     fn take_key(&mut self) -> Option<EventKey> {
@@ -98,8 +98,10 @@ pub(super) fn key_of<E, K: Hash + Eq + Send + Sync + 'static>(
 ) -> Arc<KeyOf<E>> {
     let hasher = RandomState::new();
     Arc::new(move |event, use_key| {
-        let key = key(event);
-        let hash = hasher.hash_one(&key);
+        let (hash, key) = nesting::key_code(|| {
+            let key = key(event);
+            (hasher.hash_one(&key), key)
+        });
         let mut key = Some(key);
         use_key(hash, &mut key);
         if mem::needs_drop::<K>() {

@@ -125,7 +125,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
 /// take](crate#locks-and-submissions).
 ///
 /// Each method panics if hashing, comparing or [labelling](crate::KeyedExecutorBuilder::label_by)
-/// the key panics. The task is then not submitted.
+/// the key panics. The task is then not submitted. Hashing and comparing may submit to keyed
+/// executors in turn, at most 16 deep on one stack; a deeper submission panics.
 impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     /// Submits a task of `key` without a handle. Blocks while the executor or the key is full.
     ///

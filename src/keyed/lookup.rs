@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 
 use super::name::{KeyId, KeyName};
 use super::serial_queues::{KeyState, SerialQueues};
+use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 
 /// A key that is looked for, and what is known of the entries with its hash.
@@ -36,7 +37,7 @@ pub(crate) struct KnownNames<K> {
 impl<K: Hash> Lookup<K> {
     /// Hashes the key, whose tasks have that label.
     pub(super) fn new(key: K, hasher: &RandomState, label: Option<Arc<str>>) -> Self {
-        let hash = hasher.hash_one(&key);
+        let hash = nesting::key_code(|| hasher.hash_one(&key));
         Self { name: KeyName { hash, key, label }, known: KnownNames::new(hash) }
     }
 }

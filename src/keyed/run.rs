@@ -1,5 +1,7 @@
 //! How the tasks of an executor are run and cancelled, by the rules 2 to 5, 10 and 11 of `state`.
 
+use std::mem;
+
 use super::name::KeyId;
 use super::pending::{PendingTask, Ran};
 use super::serial_queues::TakenEntry;
@@ -8,7 +10,7 @@ use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::snapshot::{Holder, KeySnapshot, KeyedSnapshot, Page};
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, MutexGuard, Weak};
 use crate::task::context::{self, AwaitedId, GroupId};
 use crate::task::job::{self, Leftover, TicketHolder};
 use crate::task::waits;
@@ -49,7 +51,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     }
 
     /// Runs or cancels the task of a turn by `work`, ends the turn, and returns what `next` returns
-    /// under the lock that ends it.
+    /// under the lock that ends it, or later if user code follows.
     pub(super) fn take_turn(
         self: &Arc<Self>,
         Turn { name, task, futures }: Turn<K>,
@@ -57,6 +59,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         next: impl FnOnce(&mut State<K>) -> Option<Turn<K>>,
     ) -> Option<Turn<K>> {
         let executor = &self.pool.executor;
+        let key = name.id();
         executor.enter(name.group(), |counters| {
             futures.into_iter().for_each(Wakers::wake);
             let ended = match work(task, counters) {
@@ -71,19 +74,35 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
             let mut idle = None;
             let leftover = ended.map(|tasks| {
                 idle = self.count_finished(&mut state, tasks);
-                state.end_turn(name.id())
+                state.end_turn(key)
             });
-            let next = next(&mut state);
-            let notifications = self.notifications(&mut state, name.id());
-            drop(state);
-            self.send(notifications);
+            // Rule 12. While a key has an entry, this is not the last reference to its name.
+            let user_code_follows = idle.is_some() || mem::needs_drop::<K>() && state.turns.get(key).is_none();
+            let (mut turn, mut name, mut next) = (None, Some(name), Some(next));
+            if !user_code_follows {
+                name = None;
+                turn = next.take().and_then(|next| next(&mut state));
+            }
+            self.unlock_and_send(state, key);
             nesting::discard((leftover, name)); // a key is dropped by user code
             if ended == Some(1) {
                 executor.task_done(counters, 1);
             }
             idle.into_iter().for_each(Wakers::wake);
-            next
+            if let Some(next) = next {
+                let mut state = self.state.lock();
+                turn = next(&mut state);
+                self.unlock_and_send(state, key);
+            }
+            turn
         })
+    }
+
+    /// Releases the lock after a change of this key, and makes the notifications that follow.
+    fn unlock_and_send(self: &Arc<Self>, mut state: MutexGuard<'_, State<K>>, key: KeyId) {
+        let notifications = self.notifications(&mut state, key);
+        drop(state);
+        self.send(notifications);
     }
 
     /// Runs the oldest task of a key as a helper, or of the next key in turn. Returns `false` if

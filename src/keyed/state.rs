@@ -44,6 +44,8 @@
 //! 11. When the pool cancels what is queued, the executor is *closed*. All entries are taken in one
 //!     step, except those of running keys, which only lose their unstarted tasks. A closed executor
 //!     accepts no task.
+//! 12. No user code runs between the take of a turn and the frame of its key: no waker, and not the
+//!     destructor of another key. It might wait for a task of the key, which no thread can run.
 //!
 //! Races:
 //! - *Add and add*: the first under the lock is the first in the queue of the key.

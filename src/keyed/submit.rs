@@ -126,7 +126,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
 
     /// Takes the lock, and returns the id of the key's entry if there is one.
     pub(super) fn find(&self, lookup: &mut Lookup<K>) -> Place<'_, K> {
-        lookup.find(|| self.state.lock(), |state| Some(&state.turns))
+        nesting::key_code(|| lookup.find(|| self.state.lock(), |state| Some(&state.turns)))
     }
 
     /// Returns the lock as soon as a task of the key may be added.

@@ -11,7 +11,7 @@ use super::shutdown::{self, OnDrop};
 use super::stuck::{self, StuckSettings};
 use super::worker::{self, WorkerSettings};
 use super::worker_pool::{PoolSettings, WorkerPool, check_workers};
-use super::worker_start::StartHook;
+use super::worker_start::{StartHook, StartReport};
 use crate::error::BuildError;
 use crate::error::panic::TaskPanic;
 use crate::observe::observer::Observer;
@@ -236,6 +236,9 @@ impl WorkerPoolBuilder {
     /// is undone. The pool keeps the workers that it had. Failed workers leave at once, and do not
     /// call the hook of [`on_thread_stop`](Self::on_thread_stop).
     ///
+    /// The hook may wait for tasks. A wait for the thread that waits for the hook gets
+    /// [`WouldDeadlock`](crate::JoinError::WouldDeadlock).
+    ///
     /// A hook may submit tasks and resize the pool. If it blocks forever, so does the call that
     /// starts its worker. A panic also counts as a panic of a hook in
     /// [`Metrics`](crate::Metrics::hooks_panicked).
@@ -318,7 +321,7 @@ impl WorkerPoolBuilder {
         let queue = self.queue_settings();
         let inner = Arc::new(PoolInner::new(queue, self.overflow, self.hooks, self.timing));
         let resize = inner.workers.set_target(workers);
-        let report = Arc::default();
+        let report = StartReport::new(inner.id());
         let started = worker::start(&inner, &self.worker_settings, resize.missing, &report);
         let started = started.map_err(|failed| failed.remove(&inner)).and(report.wait());
         if let Err(error) = started {

@@ -79,8 +79,8 @@ impl WorkerPool {
     /// returns at once.
     ///
     /// If a task of this pool calls this method, it does not wait: the pool runs what is queued and
-    /// ends after that task. The same holds for a task of another pool that a task of this pool
-    /// waits for.
+    /// ends after that task. The same holds for a task or hook of another pool, if a task of this
+    /// pool waits for it, or the stop hook of a worker does.
     pub fn shutdown(&self) {
         shutdown::shutdown(self.inner());
     }

@@ -7,6 +7,7 @@
 pub(crate) mod broadcast;
 pub(crate) mod builder;
 pub(crate) mod current_worker;
+pub(crate) mod end_wait;
 pub(crate) mod ending;
 pub(crate) mod group_registry;
 pub(crate) mod inbox;

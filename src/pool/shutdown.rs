@@ -8,7 +8,7 @@
 //!
 //! A thread that is inside the pool (a worker, or an external thread that runs one of its tasks)
 //! takes the first steps and never waits. The pool ends after it. The same holds for a task of
-//! another pool if a task of this pool waits for it.
+//! another pool if a task of this pool waits for it, or a worker that is leaving.
 //!
 //! A *report* ends the waiting for good: no drop and no other end waits for what it leaves
 //! behind. [`Reported`] says what the reports have said, and which waits that ends.
@@ -17,9 +17,10 @@ use std::fmt;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::end_wait;
 use super::inner::PoolInner;
 use crate::error::CancelReason;
-use crate::sync::thread;
+use crate::sync::{Arc, thread};
 use crate::task::idle;
 use crate::task::report::Reported;
 use crate::task::waits::Refused;
@@ -105,13 +106,13 @@ pub(crate) fn close(pool: &PoolInner) {
 }
 
 /// Drains the pool and joins its workers.
-pub(crate) fn shutdown(pool: &PoolInner) {
+pub(crate) fn shutdown(pool: &Arc<PoolInner>) {
     pool.close();
     let is_left_behind = || pool.executor.tracker.has_reported(Reported::LeftRunning);
     if pool.workers.may_wait() && idle::may_wait_for_end(&pool.executor, is_left_behind) {
         // Wait for a resize that began before the pool was closed. None begins afterwards.
         drop(pool.workers.lock_resize());
-        if pool.workers.wait_empty(Deadline::NEVER, is_left_behind) && !is_left_behind() {
+        if end_wait::wait_for_workers(pool, is_left_behind) && !is_left_behind() {
             pool.workers.join_threads();
             pool.timers.join();
         }
@@ -179,7 +180,7 @@ pub(crate) fn shutdown_now(pool: &PoolInner) -> ShutdownReport {
 }
 
 /// Ends a pool that is being dropped.
-pub(crate) fn on_drop(pool: &PoolInner, policy: OnDrop) {
+pub(crate) fn on_drop(pool: &Arc<PoolInner>, policy: OnDrop) {
     match policy {
         _ if pool.executor.tracker.has_reported(Reported::InTime) => {}
         OnDrop::Drain => shutdown(pool),

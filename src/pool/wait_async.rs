@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::end_wait;
 use super::inner::PoolInner;
 use super::shutdown::{self, PollShutdown};
 use super::worker_pool::WorkerPool;
@@ -147,7 +148,7 @@ impl Future for WaitForShutdown {
                 *is_over = true;
                 return Poll::Ready(());
             }
-            match wait.register(|| idle::awaited(&pool.executor), Deadline::NEVER, context) {
+            match wait.register(|| end_wait::awaited(pool), Deadline::NEVER, context) {
                 Some(awaited) => awaited.help(),
                 None => return Poll::Pending,
             }

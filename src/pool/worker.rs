@@ -49,7 +49,7 @@ pub(crate) fn start(
     let mut missing: Vec<_> = (0..workers).map(|_| pool.workers.add(may_fail, new_counters)).collect();
     missing.reverse();
     while let Some(worker) = missing.pop() {
-        let starting = may_fail.then(|| StartReport::expect(report));
+        let starting = may_fail.then(|| StartReport::expect(report, worker.inbox.thread));
         match start_one(pool, settings, worker.clone(), starting) {
             Ok(thread) => {
                 pool.workers.push_thread(thread);

@@ -11,6 +11,7 @@ use super::inner::PoolInner;
 use super::shutdown::{self, OnDrop};
 use super::stuck::StuckGuard;
 use super::worker::{self, WorkerSettings};
+use super::worker_start::StartReport;
 use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::RunningTask;
@@ -247,7 +248,7 @@ impl WorkerPool {
         }
         let before = self.workers();
         let resize = self.inner.workers.set_target(workers);
-        let report = Arc::default();
+        let report = StartReport::new(self.inner.id());
         let started = worker::start(&self.inner, &self.owner.settings.workers, resize.missing, &report);
         let surplus = match &started {
             Ok(()) => resize.surplus,

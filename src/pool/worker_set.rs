@@ -254,6 +254,25 @@ impl WorkerSet {
         self.empty.wait_while(self.state.lock(), deadline, is_waiting).alive == 0
     }
 
+    /// Sleeps until every worker was removed, the deadline has passed, or `gives_up` returns
+    /// `true`, for a wait that is registered. Returns `true` if every worker was removed.
+    pub(crate) fn sleep_until_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
+        let is_waiting = |state: &State| state.alive > 0 && !gives_up();
+        self.empty.wait_while(self.state.lock(), deadline, is_waiting).alive == 0
+    }
+
+    /// Returns `true` if every worker was removed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().alive == 0
+    }
+
+    /// Wakes the threads in [`wait_empty`](Self::wait_empty), so that they check again.
+    pub(crate) fn wake_waiters(&self) {
+        // A waiter has checked before this and sleeps, or checks after it.
+        drop(self.state.lock());
+        self.empty.notify_all();
+    }
+
     /// Returns `true` if every worker was removed. Otherwise stores the waker, to be woken when
     /// that is the case, and by [`give_up`](Self::give_up).
     pub(crate) fn poll_empty(&self, key: WakerKey, waker: &Waker) -> bool {

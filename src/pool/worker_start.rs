@@ -1,17 +1,18 @@
 //! The start hooks of workers, and the report of hooks that may fail.
 //!
 //! The thread that starts workers waits for the report of each of them, if their hook may fail. It
-//! holds no lock meanwhile, because the hook is user code.
+//! holds no lock meanwhile, because the hook is user code. If it has tasks on its stack, its wait is
+//! registered: a hook may wait for a task that only this thread can run, or for the waiter itself.
 
 use std::borrow::Cow;
 use std::error::Error;
 
 use super::inner::PoolInner;
 use super::worker_set::WorkerParts;
-use crate::error::BuildError;
+use crate::error::{BuildError, CycleKind, CycleTarget};
 use crate::sync::{Arc, Condvar, Mutex};
-use crate::task::context::GroupId;
-use crate::task::waits;
+use crate::task::context::{self, AwaitedId, GroupId, PoolId, ThreadId};
+use crate::task::waits::{self, Awaited, Kind, Needs};
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
@@ -82,8 +83,8 @@ fn call_fallible(pool: &PoolInner, hook: &FallibleHook, worker: usize) -> Result
 }
 
 /// The report of the workers that one call starts.
-#[derive(Default)]
 pub(crate) struct StartReport {
+    pool: PoolId,
     state: Mutex<State>,
     /// Notified when no worker is starting any more.
     done: Condvar,
@@ -92,31 +93,86 @@ pub(crate) struct StartReport {
 /// What the lock guards.
 #[derive(Default)]
 struct State {
-    /// The workers that have not reported.
-    starting: usize,
+    /// The threads of the workers that have not reported.
+    starting: Vec<ThreadId>,
     /// The error of the failed worker with the lowest index so far, and that index.
     error: Option<(usize, BuildError)>,
 }
 
 /// A worker that has to report. Its drop ends the wait for its report.
 #[must_use = "a dropped value ends the wait for its report"]
-pub(crate) struct Starting(Arc<StartReport>);
+pub(crate) struct Starting {
+    report: Arc<StartReport>,
+    thread: ThreadId,
+}
 
 impl StartReport {
-    /// Expects one more report.
-    pub(crate) fn expect(report: &Arc<Self>) -> Starting {
-        report.state.lock().starting += 1;
-        Starting(Arc::clone(report))
+    pub(crate) fn new(pool: PoolId) -> Arc<Self> {
+        Arc::new(Self { pool, state: Mutex::default(), done: Condvar::new() })
+    }
+
+    /// Expects one more report, from the worker with this thread.
+    pub(crate) fn expect(report: &Arc<Self>, thread: ThreadId) -> Starting {
+        report.state.lock().starting.push(thread);
+        Starting { report: Arc::clone(report), thread }
     }
 
     /// Blocks until every worker has reported. Returns the error of the failed worker with the
     /// lowest index, or an error where waits are nested too deep.
-    pub(crate) fn wait(&self) -> Result<(), BuildError> {
-        if self.state.lock().starting > 0 {
+    pub(crate) fn wait(self: &Arc<Self>) -> Result<(), BuildError> {
+        if !self.state.lock().starting.is_empty() {
             waits::prepare(Deadline::NEVER).map_err(|_| BuildError::WouldDeadlock)?;
+            self.sleep();
         }
-        let mut state = self.done.wait_while(self.state.lock(), Deadline::NEVER, |state| state.starting > 0);
-        state.error.take().map_or(Ok(()), |(_, error)| Err(error))
+        self.state.lock().error.take().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Sleeps until every worker has reported. A waiter with tasks on its stack helps if a start
+    /// hook needs it. A hook that waits for this waiter is refused its wait, and reports.
+    fn sleep(self: &Arc<Self>) {
+        let sleep_unless = |is_called: &dyn Fn() -> bool, deadline| {
+            let is_waiting = |state: &State| !state.starting.is_empty() && !is_called();
+            self.done.wait_while(self.state.lock(), deadline, is_waiting).starting.is_empty()
+        };
+        if context::depth() == 0 {
+            sleep_unless(&|| false, Deadline::NEVER);
+            return;
+        }
+        let target: Arc<dyn Awaited> = Arc::clone(self) as _;
+        let waited = waits::wait(&target, Kind::Unrefusable, |wait, until| {
+            sleep_unless(&|| wait.is_notified(), Deadline::NEVER.earlier(until))
+        });
+        debug_assert!(waited.is_ok(), "the wait must not be refused");
+    }
+}
+
+impl Awaited for StartReport {
+    fn awaited_id(&self) -> AwaitedId {
+        AwaitedId::of(self)
+    }
+
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        self.state.lock().starting.iter().map(|thread| (*thread).into()).collect()
+    }
+
+    fn pool(&self) -> PoolId {
+        self.pool
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        self.state.lock().starting.iter().for_each(|thread| needs.end_of(*thread));
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Pool)
+    }
+
+    fn help(self: Arc<Self>) {}
+
+    fn wake_waiters(&self) {
+        // A waiter has checked before this and sleeps, or checks after it.
+        drop(self.state.lock());
+        self.done.notify_all();
     }
 }
 
@@ -124,7 +180,7 @@ impl Starting {
     /// Reports the start of the worker.
     fn report(self, worker: usize, started: Result<(), BuildError>) {
         let mut unused = started.err().map(|error| (worker, error));
-        let mut state = self.0.state.lock();
+        let mut state = self.report.state.lock();
         if unused.is_some() && state.error.as_ref().is_none_or(|(first, _)| worker < *first) {
             std::mem::swap(&mut state.error, &mut unused);
         }
@@ -135,10 +191,10 @@ impl Starting {
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.starting -= 1;
-        if state.starting == 0 {
-            self.0.done.notify_all();
+        let mut state = self.report.state.lock();
+        state.starting.retain(|thread| *thread != self.thread);
+        if state.starting.is_empty() {
+            self.report.done.notify_all();
         }
     }
 }

@@ -429,6 +429,30 @@ fn an_event_whose_key_panics_and_that_is_not_accepted_comes_back() {
     assert_eq!(letters.lock().unwrap().len(), 1);
 }
 
+/// Fault 653.
+#[test]
+fn functions_of_keys_that_publish_several_events_are_nested_sixteen_deep_and_bounded_in_number() {
+    quiet_panics();
+    let pool = pool(1, 64);
+    let (bus, letters) = bus_with_letters(&pool);
+    let (own, calls, handled) = (bus.clone(), Counter::new(), Counter::new());
+    let (called, counted) = (calls.clone(), handled.clone());
+    let _guard = bus
+        .subscription::<u32>()
+        .mailbox_capacity(10_000)
+        .ordered_by(move |number| {
+            called.add();
+            (0..3).for_each(|_| drop(own.publish(*number)));
+            *number
+        })
+        .handle(move |_| counted.add());
+    bus.publish(1_u32);
+    bus.wait_idle();
+    // One call, the three below it, and 256 below those, comparisons included.
+    assert!((17..=1 + 3 + 256).contains(&calls.get()), "{} calls", calls.get());
+    assert_eq!(handled.get() + letters.lock().unwrap().len(), 1 + 3 * calls.get(), "each event has one end");
+}
+
 /// Fault 535.
 #[test]
 fn a_handler_waits_for_another_key_and_not_for_its_own() {

@@ -1,9 +1,10 @@
 //! Joins of the tasks of keys, from everywhere.
 
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use workcrew::{JoinError, JoinHandle};
+use workcrew::{JoinError, JoinHandle, KeyedExecutor};
 
 use crate::common::{BlockedWorkers, Counter, Gate, Mutex, on_grid, pool, with_watchdog};
 
@@ -207,4 +208,73 @@ fn a_cancelled_last_task_leaves_the_executor_idle_at_once() {
     executor.wait_idle(); // although no worker has reached the place of the task
     wedge.open();
     pool.wait_idle();
+}
+
+/// A key that acts when it is dropped.
+struct Acts(u32, Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Acts {
+    fn on_drop(number: u32, f: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(number, Some(Box::new(f)))
+    }
+}
+
+impl Hash for Acts {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Acts {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Acts {}
+
+impl Drop for Acts {
+    fn drop(&mut self) {
+        self.1.take().into_iter().for_each(|f| f());
+    }
+}
+
+/// Fault 650.
+#[test]
+fn the_destructor_of_a_key_joins_a_task_of_the_key_whose_turn_is_next() {
+    on_grid(|pool| {
+        let executor = KeyedExecutor::<Acts>::builder(&pool).capacity(100).build();
+        let (wedge, queued) = (BlockedWorkers::new(&pool), Arc::new(Mutex::new(None::<JoinHandle<u32>>)));
+        let ((tell, told), own) = (mpsc::channel(), (executor.clone(), Arc::clone(&queued)));
+        let joins = Acts::on_drop(1, move || {
+            let queued = own.1.lock().unwrap().take().unwrap().join();
+            let new = own.0.spawn(Acts(2, None), || 3).unwrap().join();
+            tell.send((queued.ok(), new.ok())).unwrap();
+        });
+        executor.execute(joins, || ()).unwrap();
+        *queued.lock().unwrap() = Some(executor.spawn(Acts(2, None), || 2).unwrap());
+        wedge.open();
+        assert_eq!(told.recv().unwrap(), (Some(2), Some(3)));
+        pool.wait_idle();
+    });
+}
+
+/// Fault 650.
+#[test]
+fn a_key_whose_destructor_takes_long_delays_no_other_key() {
+    with_watchdog(|| {
+        let pool = pool(2, 64);
+        let executor = KeyedExecutor::<Acts>::builder(&pool).capacity(100).build();
+        let (held, wedge) = (Gate::new(), BlockedWorkers::new(&pool));
+        let inside = held.clone();
+        executor.execute(Acts::on_drop(1, move || inside.pass()), || ()).unwrap();
+        let others: Vec<_> = (2..20).map(|key| executor.spawn(Acts(key, None), || ()).unwrap()).collect();
+        wedge.open();
+        for other in others {
+            other.join().unwrap();
+        }
+        held.wait_started(1);
+        held.open();
+        pool.wait_idle();
+    });
 }

@@ -2,11 +2,13 @@
 
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use workcrew::{KeyedExecutor, WorkerPool};
 
-use crate::common::{BlockedWorkers, Counter, DropCounter, assert_counts_add_up, on_grid, pool, with_watchdog};
+use crate::common::{
+    BlockedWorkers, Counter, DropCounter, assert_counts_add_up, on_grid, pool, quiet_panics, with_watchdog,
+};
 
 /// Fault 404.
 #[test]
@@ -130,4 +132,66 @@ fn a_key_is_dropped_with_its_last_task_and_handle() {
         pool.wait_idle();
         assert_eq!(dropped.get(), 2);
     });
+}
+
+/// A key whose hash or comparison submits a task with such a key.
+#[derive(Clone)]
+struct Submits {
+    in_hash: bool,
+    executor: Arc<OnceLock<KeyedExecutor<Submits>>>,
+    calls: Counter,
+}
+
+impl Submits {
+    fn submit(&self) {
+        self.calls.add();
+        if let Some(executor) = self.executor.get() {
+            executor.execute(self.clone(), || ()).unwrap();
+        }
+    }
+}
+
+impl Hash for Submits {
+    fn hash<H: Hasher>(&self, _: &mut H) {
+        if self.in_hash {
+            self.submit();
+        }
+    }
+}
+
+impl PartialEq for Submits {
+    fn eq(&self, _: &Self) -> bool {
+        if !self.in_hash {
+            self.submit();
+        }
+        true
+    }
+}
+
+impl Eq for Submits {}
+
+/// Fault 653.
+#[test]
+fn keys_whose_code_submits_with_such_keys_are_nested_sixteen_deep_and_then_panic() {
+    quiet_panics();
+    for in_hash in [true, false] {
+        on_grid(|pool| {
+            let key = Submits { in_hash, executor: Arc::default(), calls: Counter::new() };
+            let executor = KeyedExecutor::builder(&pool).capacity(100).build();
+            let wedge = BlockedWorkers::new(&pool);
+            executor.execute(key.clone(), || ()).unwrap();
+            let calls = key.calls.get();
+            assert!(key.executor.set(executor.clone()).is_ok());
+            let submitted = catch_unwind(AssertUnwindSafe(|| executor.execute(key.clone(), || ())));
+            assert!(submitted.is_err());
+            assert_eq!((key.calls.get() - calls, executor.len()), (16, 1));
+            let mut future = std::pin::pin!(executor.spawn_async(key.clone(), || ()));
+            let polled = catch_unwind(AssertUnwindSafe(|| pollster::block_on(&mut future).is_ok()));
+            assert!(polled.is_err());
+            wedge.open();
+            pool.wait_idle();
+            assert_counts_add_up(&pool);
+            assert_eq!(pool.metrics().tasks_succeeded as usize, 1 + pool.workers());
+        });
+    }
 }

@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::panic_any;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Bomb, Counter, DropCounter, Gate, grid, quiet_panics, with_watchdog};
-use workcrew::{BuildError, WeakWorkerPool, WorkerPool, current_worker};
+use crate::common::{BlockedWorkers, Bomb, Counter, DropCounter, Gate, Mutex, grid, quiet_panics, with_watchdog};
+use workcrew::{BuildError, JoinError, JoinHandle, WeakWorkerPool, WorkerPool, current_worker};
 
 /// Fault 421.
 #[test]
@@ -233,6 +234,71 @@ fn a_pool_ends_while_a_start_hook_of_a_resize_is_held() {
             pool.shutdown();
             gate.open();
             assert_eq!(thread.join().unwrap().is_ok(), succeeds);
+        }
+    });
+}
+
+/// Fault 651.
+#[test]
+fn a_start_hook_waits_for_a_task_that_only_the_thread_which_waits_for_the_hook_can_run() {
+    grid(|builder| {
+        let home = builder.workers(1).build().unwrap();
+        let reach = home.downgrade();
+        let abroad = home.spawn(move || {
+            let hook = move |_| {
+                let home = reach.upgrade().unwrap();
+                assert_eq!(home.spawn(|| 1).unwrap().join().unwrap(), 1);
+                let group = home.group::<Result<u32, BuildError>>();
+                group.spawn(|| Ok(2));
+                assert_eq!(group.wait().unwrap(), [2]);
+                Ok::<(), BuildError>(())
+            };
+            let abroad = WorkerPool::builder().workers(1).try_on_thread_start(hook).build().unwrap();
+            abroad.resize(3).unwrap();
+            abroad
+        });
+        assert_eq!(abroad.unwrap().join().unwrap().workers(), 3);
+    });
+}
+
+/// Fault 651.
+#[test]
+fn a_start_hook_that_waits_for_the_thread_which_waits_for_the_hook_gets_would_deadlock() {
+    with_watchdog(|| {
+        for joins_share in [false, true] {
+            let (slot, refused) = (Arc::new(OnceLock::<WeakWorkerPool>::new()), Counter::new());
+            let (task, reach, count) = (Arc::new(Mutex::new(None)), Arc::clone(&slot), refused.clone());
+            let queued = Arc::clone(&task);
+            let hook = move |worker| -> Result<(), JoinError> {
+                let Some(pool) = reach.get().and_then(WeakWorkerPool::upgrade).filter(|_| worker == 1) else {
+                    return Ok(());
+                };
+                let joined = if joins_share {
+                    pool.broadcast(|_| ()).unwrap().remove(0).join()
+                } else {
+                    let task: JoinHandle<Result<(), BuildError>> = queued.lock().unwrap().take().unwrap();
+                    task.join().map(drop)
+                };
+                if matches!(joined, Err(JoinError::WouldDeadlock(_))) {
+                    count.add();
+                }
+                joined
+            };
+            let pool = WorkerPool::builder().workers(1).try_on_thread_start(hook).build().unwrap();
+            slot.set(pool.downgrade()).unwrap();
+            let (own, wedge) = (pool.clone(), BlockedWorkers::new(&pool));
+            let (send, result) = channel();
+            let resizes = pool.spawn(move || {
+                let resized = own.resize(2);
+                let is_refused = matches!(resized, Err(BuildError::StartHookFailed { worker: 1, .. }));
+                send.send(is_refused).unwrap();
+                resized
+            });
+            *task.lock().unwrap() = Some(resizes.unwrap());
+            wedge.open();
+            assert!(result.recv().unwrap(), "the hook has reported its error");
+            assert_eq!((refused.get(), pool.workers()), (1, 1));
+            pool.shutdown();
         }
     });
 }

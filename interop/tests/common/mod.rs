@@ -9,9 +9,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use tonic::codegen::BoxFuture;
 use tonic::transport::Endpoint;
+use tonic::{Request, Response, Status};
 use workcrew::WorkerPool;
-use workcrew::grpc::{Caller, CallerBuilder};
+use workcrew::grpc::{Caller, CallerBuilder, Target};
+use workcrew::retry::RetryPolicy;
+use workcrew_interop::RawClient;
 
 /// Longer than anything here takes on a busy machine. Only a hang reaches it.
 pub const LIMIT: Duration = Duration::from_secs(100);
@@ -79,4 +83,21 @@ pub fn pool(workers: usize, capacity: usize) -> WorkerPool {
 /// A caller of the server at this address, to be configured.
 pub fn caller(address: SocketAddr) -> CallerBuilder {
     Caller::builder(Endpoint::from_shared(format!("http://{address}")).unwrap())
+}
+
+/// The closure of a call: one attempt of a method of the script.
+pub fn attempt(
+    method: &'static str,
+    text: &str,
+) -> impl FnMut(Target) -> BoxFuture<Response<String>, Status> + Send + 'static {
+    let text = text.to_owned();
+    move |target| {
+        let request = Request::new(text.clone());
+        Box::pin(async move { RawClient::new(target).call(method, request).await })
+    }
+}
+
+/// Short delays, so that tests are quick.
+pub fn quick() -> RetryPolicy<Status> {
+    RetryPolicy::fixed(Duration::from_millis(1))
 }

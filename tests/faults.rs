@@ -1,5 +1,5 @@
-//! Faults of the pool itself: threads that do not start, workers that fail with a job in their hand, and a pool that dawdles
-//! between any two steps. The metrics are exact afterwards.
+//! Failures of the pool itself: threads that do not start, workers that fail while they hold a job,
+//! and delays between any two steps. The metrics are exact afterwards.
 //!
 //! `RUSTFLAGS="--cfg workcrew_faults" cargo test --test faults --target-dir target/faults`
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -24,20 +24,20 @@ use workcrew::{
     configure,
 };
 
-/// One test at a time: what is armed is armed for the process.
+/// Runs one test at a time: failpoints are configured for the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     quiet_panics();
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Lets the visits of a place fail whose number, counted from zero, is one of these.
+/// Makes a failpoint fail at these visits, counted from zero.
 fn fail_at(place: Failpoint, visits: &'static [usize]) -> FailGuard {
     let seen = AtomicUsize::new(0);
     configure(move |visited| visited == place && visits.contains(&seen.fetch_add(1, SeqCst)))
 }
 
-/// Holds every visitor of a place at a gate.
+/// Blocks each thread that reaches a failpoint at a gate.
 fn hold_at(place: Failpoint) -> (Gate, FailGuard) {
     let gate = Gate::new();
     let inside = gate.clone();
@@ -50,7 +50,7 @@ fn hold_at(place: Failpoint) -> (Gate, FailGuard) {
     (gate, armed)
 }
 
-/// Threads that are workers of any pool.
+/// Returns the number of worker threads in this process.
 fn workers_of_the_process() -> usize {
     let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path().join("comm"));
     threads.filter(|name| fs::read_to_string(name).is_ok_and(|name| name.starts_with("workcrew-"))).count()
@@ -295,7 +295,7 @@ fn a_delayed_completion_happens_once_for_every_kind_of_waiter() {
     });
 }
 
-/// Every place dawdles or fails at random, under everything at once.
+/// Every failpoint delays or fails at random, while all features are used at once.
 #[test]
 fn random_faults_keep_the_counts() {
     let _alone = alone();

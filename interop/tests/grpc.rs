@@ -12,8 +12,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Foreign, LIMIT, caller, pool, with_watchdog};
-use tonic::codegen::BoxFuture;
+use common::{Foreign, LIMIT, attempt, caller, pool, quick, with_watchdog};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use workcrew::grpc::{CallError, Caller, Target};
@@ -22,23 +21,6 @@ use workcrew::{CancelReason, JoinError, JoinHandle, Observer, TaskInfo, TaskOutc
 use workcrew_interop::{RawClient, Script, Server, vacant_address};
 
 type Called = Result<Response<String>, CallError>;
-
-/// The closure of a call: one attempt of a method of the script.
-fn attempt(
-    method: &'static str,
-    text: &str,
-) -> impl FnMut(Target) -> BoxFuture<Response<String>, Status> + Send + 'static {
-    let text = text.to_owned();
-    move |target| {
-        let request = Request::new(text.clone());
-        Box::pin(async move { RawClient::new(target).call(method, request).await })
-    }
-}
-
-/// Short delays, so that tests are quick.
-fn quick() -> RetryPolicy<Status> {
-    RetryPolicy::fixed(Duration::from_millis(1))
-}
 
 /// What the server has seen of a key.
 fn stats(caller: &Caller, key: &str) -> HashMap<String, String> {

@@ -9,30 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Foreign, LIMIT, caller, pool, with_watchdog};
-use tonic::codegen::BoxFuture;
+use common::{Foreign, LIMIT, attempt, caller, pool, quick, with_watchdog};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 use workcrew::WorkerPool;
 use workcrew::grpc::{CallError, Caller, CallerError, MethodConfig, Target, is_unsent};
 use workcrew::retry::{GiveUpReason, RetryPolicy};
 use workcrew_interop::{Act, Peer, RawClient, Script, Server, vacant_address};
-
-/// The closure of a call: one attempt of a method of the script.
-fn attempt(
-    method: &'static str,
-    text: &str,
-) -> impl FnMut(Target) -> BoxFuture<Response<String>, Status> + Send + 'static {
-    let text = text.to_owned();
-    move |target| {
-        let request = Request::new(text.clone());
-        Box::pin(async move { RawClient::new(target).call(method, request).await })
-    }
-}
-
-fn quick() -> RetryPolicy<Status> {
-    RetryPolicy::fixed(Duration::from_millis(1))
-}
 
 /// One attempt against a peer.
 fn end_of(act: Act) -> CallError {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use common::{Foreign, LIMIT, caller, pool, with_watchdog};
+use common::{Foreign, LIMIT, attempt, caller, pool, quick, with_watchdog};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, StdError, http};
 use tonic::metadata::MetadataMap;
@@ -17,19 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use workcrew::JoinError;
 use workcrew::grpc::{CallError, Caller, MessageStream, MethodConfig, Target};
-use workcrew::retry::{GiveUpReason, RetryPolicy};
+use workcrew::retry::GiveUpReason;
 use workcrew_interop::{RawClient, Script, Server, vacant_address};
-
-fn attempt(
-    method: &'static str,
-    text: &str,
-) -> impl FnMut(Target) -> BoxFuture<Response<String>, Status> + Send + 'static {
-    let text = text.to_owned();
-    move |target| {
-        let request = Request::new(text.clone());
-        Box::pin(async move { RawClient::new(target).call(method, request).await })
-    }
-}
 
 /// The closure of a call whose answer is a stream.
 fn streaming(
@@ -60,10 +49,6 @@ fn collecting(
             Ok(Response::new(count))
         })
     }
-}
-
-fn quick() -> RetryPolicy<Status> {
-    RetryPolicy::fixed(Duration::from_millis(1))
 }
 
 /// A figure of what the server has seen of a key.

@@ -24,17 +24,16 @@ use std::mem;
 use std::time::Duration;
 
 use super::batch_handler::{BatchError, BatchHandler, BatchResults};
+use super::deliver::EventResult;
 use super::delivery::PendingDelivery;
 use super::handler::BoxError;
 use super::mailbox::{Budget, Linger, Mailbox, State};
-use super::progress::DeliveryOutcome;
 use crate::error::CancelReason;
 use crate::error::panic::TaskPanic;
 use crate::nesting;
-use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::{Started, WorkerCounters};
 use crate::priority::Priority;
-use crate::retry::{AttemptError, ErrorClass, RetryDecision};
+use crate::retry::{AttemptError, ErrorClass};
 use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
 use crate::task::context;
@@ -44,9 +43,6 @@ use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
 use crate::timer::end_timer::EndTimer;
 use crate::unwind;
-
-/// The result of one event of a batch: an error comes with its class.
-type EventResult = Result<(), (AttemptError<BoxError>, ErrorClass)>;
 
 /// A batch that was taken, its handler, and the futures that wait for its room.
 type TakenBatch<E> = (Vec<PendingDelivery<E>>, Arc<BatchHandler<E>>, Vec<Wakers>);
@@ -212,35 +208,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 results.into_iter().map(|result| result.map_err(classified)).collect()
             }
         })
-    }
-
-    /// Counts the end of an attempt. Completes the delivery, or returns it with the delay before
-    /// its next attempt.
-    fn finish_delivery(
-        &self,
-        counters: &WorkerCounters,
-        mut delivery: PendingDelivery<E>,
-        started: Started,
-        result: EventResult,
-    ) -> Option<(PendingDelivery<E>, Duration)> {
-        let next = result.as_ref().err().map(|(_, class)| self.next_step(&mut delivery, *class));
-        let (panic, outcome) = match &result {
-            Ok(()) => (None, TaskOutcome::Succeeded),
-            Err((AttemptError::Panicked(panic), _)) => (Some(panic), TaskOutcome::Panicked),
-            Err(_) => (None, TaskOutcome::Failed),
-        };
-        let ends = !matches!(next, Some(RetryDecision::After(_)));
-        let executor = &self.inner.pool.executor;
-        executor.finish_attempt_only(counters, &self.meta(&delivery), started, panic, ends.then_some(outcome));
-        if let (Err((error, _)), Some(next)) = (result, next) {
-            return self.after_failure(counters, delivery, error, next);
-        }
-        if let Some(policy) = &self.settings.policy {
-            policy.note_success();
-        }
-        executor.end_context(delivery.id, outcome);
-        self.complete(counters, delivery, DeliveryOutcome::Handled);
-        None
     }
 
     /// Cancels a batch whose handler was not called because the subscription is closed.

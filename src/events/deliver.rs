@@ -12,7 +12,7 @@ use crate::error::CancelReason;
 use crate::keyed::name::KeyId;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
-use crate::observe::worker_counters::WorkerCounters;
+use crate::observe::worker_counters::{Started, WorkerCounters};
 use crate::retry::{AttemptError, ErrorClass, RetryDecision};
 use crate::snapshot::{Holder, SubscriptionSnapshot};
 use crate::sync::{Arc, MutexGuard, Ordering};
@@ -26,6 +26,9 @@ use crate::unwind;
 /// The result of one call of a handler; an error comes with its class. `None` if the handler was
 /// not called because the subscription is closed; see rule 5.
 type CallResult = Option<Result<(), (BoxError, ErrorClass)>>;
+
+/// The result of an attempt to deliver an event: an error comes with its class.
+pub(super) type EventResult = Result<(), (AttemptError<BoxError>, ErrorClass)>;
 
 /// A delivery that was taken, its handler, and the futures that wait for its room. The caller wakes
 /// those without the lock.
@@ -112,7 +115,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn deliver(
         self: &Arc<Self>,
         counters: &WorkerCounters,
-        mut delivery: PendingDelivery<E>,
+        delivery: PendingDelivery<E>,
         handler: Arc<Handler<E>>,
     ) {
         context::set_item(delivery.envelope.item());
@@ -121,42 +124,58 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let (started, result) = executor.run_attempt(counters, &meta, || self.call(&*handler, &delivery));
         // If the subscription was closed meanwhile, this is the last reference.
         unwind::discard(handler);
-        let (class, outcome) = match &result {
+        let result = match result {
             Ok(None) => {
                 executor.finish_attempt_only(counters, &meta, started, None, None);
                 let reason = self.state.lock().closed.expect("a closed subscription stays closed");
                 self.cancel_delivery(counters, delivery, reason);
                 return;
             }
-            Ok(Some(Ok(()))) => (None, TaskOutcome::Succeeded),
-            Ok(Some(Err((_, class)))) => (Some(*class), TaskOutcome::Failed),
-            Err(_) if delivery.has_key_panicked() => (Some(ErrorClass::Permanent), TaskOutcome::Panicked),
-            Err(_) => (Some(ErrorClass::Transient), TaskOutcome::Panicked),
-        };
-        let next = class.map(|class| self.next_step(&mut delivery, class));
-        let ends = !matches!(next, Some(RetryDecision::After(_)));
-        executor.finish_attempt_only(counters, &meta, started, result.as_ref().err(), ends.then_some(outcome));
-        let error = match result {
-            Ok(Some(Err((error, _)))) => AttemptError::Failed(error),
-            Err(panic) => AttemptError::Panicked(panic),
-            Ok(_) => {
-                if let Some(policy) = &self.settings.policy {
-                    policy.note_success();
-                }
-                executor.end_context(delivery.id, outcome);
-                self.complete(counters, delivery, DeliveryOutcome::Handled);
-                return;
+            Ok(Some(result)) => result.map_err(|(error, class)| (AttemptError::Failed(error), class)),
+            Err(panic) => {
+                let is_of_key = delivery.has_key_panicked();
+                let class = if is_of_key { ErrorClass::Permanent } else { ErrorClass::Transient };
+                Err((AttemptError::Panicked(panic), class))
             }
         };
-        let next = next.expect("a delivery without an error is complete");
-        if let Some((delivery, delay)) = self.after_failure(counters, delivery, error, next) {
+        if let Some((delivery, delay)) = self.finish_delivery(counters, delivery, started, result) {
             self.delay(counters, delivery, delay);
         }
     }
 
+    /// Counts the end of an attempt. Completes the delivery, or returns it with the delay before
+    /// its next attempt. Called by members only.
+    pub(super) fn finish_delivery(
+        &self,
+        counters: &WorkerCounters,
+        mut delivery: PendingDelivery<E>,
+        started: Started,
+        result: EventResult,
+    ) -> Option<(PendingDelivery<E>, Duration)> {
+        let meta = self.meta(&delivery);
+        let next = result.as_ref().err().map(|(_, class)| self.next_step(&mut delivery, *class));
+        let (panic, outcome) = match &result {
+            Ok(()) => (None, TaskOutcome::Succeeded),
+            Err((AttemptError::Panicked(panic), _)) => (Some(panic), TaskOutcome::Panicked),
+            Err(_) => (None, TaskOutcome::Failed),
+        };
+        let ends = !matches!(next, Some(RetryDecision::After(_)));
+        let executor = &self.inner.pool.executor;
+        executor.finish_attempt_only(counters, &meta, started, panic, ends.then_some(outcome));
+        if let (Err((error, _)), Some(next)) = (result, next) {
+            return self.after_failure(counters, delivery, error, next);
+        }
+        if let Some(policy) = &self.settings.policy {
+            policy.note_success();
+        }
+        executor.end_context(delivery.id, outcome);
+        self.complete(counters, delivery, DeliveryOutcome::Handled);
+        None
+    }
+
     /// Records a failed attempt. Returns the delivery with the delay before its next attempt, or
     /// completes it. Called by members only.
-    pub(super) fn after_failure(
+    fn after_failure(
         &self,
         counters: &WorkerCounters,
         mut delivery: PendingDelivery<E>,

@@ -1,7 +1,7 @@
-//! How a thread waits for a group, and what it gets.
+//! How a thread waits for a group, and what the wait returns.
 //!
-//! A waiter takes its result under the same hold of the lock that found it ready, so no later event
-//! changes the result.
+//! A waiter finds its result ready and takes it without releasing the lock in between. So no later
+//! event changes the result.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ pub(super) type WithTaskResult<R> =
 /// The values of a group in spawn order, as far as there are any, and its error.
 pub(super) type PartialResult<R> = (Vec<<R as TaskResult>::Value>, Result<(), GroupError<<R as TaskResult>::Error>>);
 
-/// Why a wait for the next task has yielded no task.
+/// The reason why a wait for the next task has yielded none.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoCompletion {
     /// No task ended before the deadline.
@@ -152,7 +152,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Lets only a success end the group from now on.
+    /// From now on, only a success ends the group.
     pub(super) fn begin_first(&self) {
         self.state.lock().wants_first = true;
     }
@@ -177,7 +177,7 @@ impl<R: TaskResult> GroupInner<R> {
     ) -> Result<Option<(usize, Outcome<R>)>, NoCompletion> {
         loop {
             let tracked = self.state.lock().try_track_completions();
-            // Until the order is kept, any change may be what it takes.
+            // If the group cannot keep the order of ends yet, wait until it can.
             let condition = |state: &State<R>| {
                 if tracked { state.has_next() } else { state.can_track_completions() }
             };
@@ -244,7 +244,7 @@ impl<R: TaskResult> GroupInner<R> {
                 self.close(CancelReason::ShutDown);
                 continue;
             }
-            // While tasks are unstarted, the end is far, and the runners need the CPUs.
+            // While tasks are unstarted, the wait is long, and the runners need the CPUs.
             if state.unstarted.is_empty() && mem::take(&mut may_spin) {
                 self.all_done_hint.value.store(false, Ordering::Relaxed);
                 drop(state);
@@ -280,7 +280,7 @@ impl<R: TaskResult> GroupInner<R> {
         until: Deadline,
         ready: impl Fn(&State<R>) -> bool,
     ) -> Result<(), WouldDeadlock> {
-        // A task that ends without a success, or the last spawner, may leave a knot.
+        // The end of a task without a success, or of the last spawner, may close a knot of waits.
         let sources = |state: &State<R>| (wait_for != WaitFor::All).then(|| (self.may_grow(), state.done));
         let seen = sources(&self.state.lock());
         let target: Arc<dyn Awaited> = match wait_for {
@@ -349,7 +349,7 @@ impl<R: TaskResult> GroupInner<R> {
     }
 }
 
-/// Returns an outcome as callers get it.
+/// Converts an outcome to the form that callers get.
 fn without_task<T, E>(outcome: Result<T, TaskError<TaskFailure<E>>>) -> Result<T, TaskError<E>> {
     outcome.map_err(TaskError::without_task)
 }
@@ -432,7 +432,8 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     }
 
     fn wake_waiters(&self) {
-        drop(self.state.lock()); // so a waiter is either asleep by now, or has yet to check its condition
+        // A waiter now either sleeps or has not checked its condition.
+        drop(self.state.lock());
         self.changed.notify_all();
         self.room.wake_all();
     }

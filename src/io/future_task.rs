@@ -43,11 +43,11 @@ use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::snapshot::TaskSnapshot;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-use crate::task::cell::{CellTask, TaskCell};
+use crate::task::cell::TaskCell;
+use crate::task::cell_task::CellTask;
 use crate::task::context::{self, AwaitedId, GroupId, ThreadId};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job, Leftover, Task, leftover};
-use crate::task::join::JoinStatus;
 use crate::task::sleepers::List;
 use crate::task::waits::{self, Needs};
 use crate::time::clock::Timestamp;
@@ -305,11 +305,8 @@ where
     }
 
     /// A future in flight is in progress; an output that waits for a worker is not.
-    fn join_status(&self) -> JoinStatus {
-        match self.cell.join_status() {
-            JoinStatus::Queued if !self.is_output_ready() || self.on_worker.is_none() => JoinStatus::InProgress,
-            status => status,
-        }
+    fn may_start(&self) -> bool {
+        self.is_output_ready() && self.on_worker.is_some()
     }
 
     /// Waits for the outcome, except on the I/O thread, which would wait for itself.
@@ -342,11 +339,5 @@ where
         }
         let permits = (!self.is_driven.load(Ordering::Relaxed)).then(|| self.driver.permits.id());
         permits.into_iter().chain([self.io_thread.into()]).collect()
-    }
-
-    fn help(&self, executor: &Executor) {
-        if self.is_output_ready() {
-            self.run(executor);
-        }
     }
 }

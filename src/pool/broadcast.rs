@@ -14,12 +14,12 @@ use crate::nesting;
 use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
 use crate::sync::Arc;
-use crate::task::cell::{CellTask, TaskCell};
+use crate::task::cell::TaskCell;
+use crate::task::cell_task::CellTask;
 use crate::task::context::{self, AwaitedId, ThreadId};
 use crate::task::executor::Executor;
 use crate::task::handle::JoinHandle;
 use crate::task::job::{Job, Task};
-use crate::task::join::JoinStatus;
 use crate::task::waits::Needs;
 
 /// # Broadcasting
@@ -141,13 +141,6 @@ struct Share<F, T> {
     thread: ThreadId,
 }
 
-impl<F, T> Share<F, T> {
-    /// Returns `true` on the worker's own thread.
-    fn is_here(&self) -> bool {
-        context::thread_id() == self.thread
-    }
-}
-
 impl<F, T> Task for Share<F, T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -179,11 +172,8 @@ where
     }
 
     /// Another thread cannot run it.
-    fn join_status(&self) -> JoinStatus {
-        match self.cell.join_status() {
-            JoinStatus::Queued if !self.is_here() => JoinStatus::InProgress,
-            status => status,
-        }
+    fn may_start(&self) -> bool {
+        context::thread_id() == self.thread
     }
 
     fn report_needs(&self, needs: &mut Needs) {
@@ -195,11 +185,5 @@ where
 
     fn related_ids(&self) -> Vec<AwaitedId> {
         vec![self.thread.into()]
-    }
-
-    fn help(&self, executor: &Executor) {
-        if self.is_here() {
-            self.run(executor);
-        }
     }
 }

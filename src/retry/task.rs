@@ -55,11 +55,11 @@ use crate::observe::worker_counters::WorkerCounters;
 use crate::priority::Priority;
 use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, Weak};
-use crate::task::cell::{CellTask, TaskCell};
+use crate::task::cell::TaskCell;
+use crate::task::cell_task::CellTask;
 use crate::task::context::{self, GroupId};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
-use crate::task::join::JoinStatus;
 use crate::task::limited::TaskLimits;
 use crate::task::waits::{self, Needs};
 use crate::time::clock::Timestamp;
@@ -356,13 +356,6 @@ where
     }
 
     /// Returns the status; a delayed task is in progress.
-    fn join_status(&self) -> JoinStatus {
-        match self.cell.join_status() {
-            JoinStatus::Queued if self.is_timed() => JoinStatus::InProgress,
-            status => status,
-        }
-    }
-
     fn is_timed(&self) -> bool {
         self.timer.lock().is_some_and(|key| key.deadline() > Deadline::at(self.now()))
     }

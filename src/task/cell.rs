@@ -23,19 +23,19 @@ use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::context::{self, AwaitedId, GroupId, PoolId, ThreadId};
+use super::context::{self, GroupId, PoolId, ThreadId};
 use super::executor::{Executor, TaskMeta};
 use super::job::Task;
-use super::join::{JoinStatus, JoinTarget, Watched};
+use super::join::JoinStatus;
 use super::sleepers::List;
 use super::waits::{Needs, Wait};
-use crate::error::{CancelReason, CycleTarget, JoinError};
+use crate::error::{CancelReason, JoinError};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, spin_wait};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, spin_wait};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -48,8 +48,8 @@ pub(crate) const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// A task with a handle.
 pub(crate) struct TaskCell<F, T> {
-    id: TaskId,
-    location: &'static Location<'static>,
+    pub(super) id: TaskId,
+    pub(super) location: &'static Location<'static>,
     /// The time of submission, if durations are recorded.
     queued_at: Option<Timestamp>,
     state: Mutex<State<F, T>>,
@@ -214,7 +214,7 @@ impl<F, T> TaskCell<F, T> {
 
 /// Used by handles.
 impl<F, T> TaskCell<F, T> {
-    /// See [`JoinTarget::join_status`].
+    /// Returns the status of the task as a joining thread sees it.
     pub(crate) fn join_status(&self) -> JoinStatus {
         match &self.state.lock().stage {
             Stage::Queued(_) => JoinStatus::Queued,
@@ -223,7 +223,8 @@ impl<F, T> TaskCell<F, T> {
         }
     }
 
-    /// See [`JoinTarget::wait`].
+    /// Blocks until the task has an outcome or the deadline has passed. Returns `true` if it has an
+    /// outcome. Calls `list` before it sleeps.
     pub(crate) fn wait(&self, deadline: Deadline, list: List<'_>) -> bool {
         spin_wait(SPIN_TIME, || self.is_done() || deadline.is_past());
         let is_over = self.is_done() || deadline.is_past();
@@ -231,7 +232,7 @@ impl<F, T> TaskCell<F, T> {
         self.block_unless(|| false, deadline)
     }
 
-    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
+    pub(super) fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
         self.block_unless(|| wait.is_notified(), Deadline::NEVER.earlier(until))
     }
 
@@ -241,7 +242,7 @@ impl<F, T> TaskCell<F, T> {
         self.is_done()
     }
 
-    fn take(&self) -> Option<Result<T, JoinError>> {
+    pub(super) fn take(&self) -> Option<Result<T, JoinError>> {
         let mut state = self.state.lock();
         if !matches!(state.stage, Stage::Done(_)) {
             return None;
@@ -250,7 +251,7 @@ impl<F, T> TaskCell<F, T> {
         Some(outcome)
     }
 
-    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
+    pub(super) fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
         // Cloning and dropping a waker is user code, so both happen outside of the lock.
         let waker = context.waker().clone();
         let old = {
@@ -266,7 +267,7 @@ impl<F, T> TaskCell<F, T> {
 
 /// Used by handles.
 impl<F, T: 'static> TaskCell<F, T> {
-    fn detach(&self) {
+    pub(super) fn detach(&self) {
         let mut state = self.state.lock();
         state.detached = true;
         let waker = state.waker.take();
@@ -305,144 +306,5 @@ where
 
     fn is_finished(&self) -> bool {
         self.is_done()
-    }
-}
-
-/// A task whose closure and outcome are in a [`TaskCell`].
-///
-/// The methods after [`cell`](Self::cell) are for tasks that differ from a plain one.
-pub(crate) trait CellTask: Task {
-    /// What a thread claims in order to run the task.
-    type Closure: Send;
-    /// The value of the task.
-    type Output: Send + 'static;
-
-    /// Returns the cell of the task.
-    fn cell(&self) -> &TaskCell<Self::Closure, Self::Output>;
-
-    /// See [`JoinTarget::join_status`].
-    fn join_status(&self) -> JoinStatus {
-        self.cell().join_status()
-    }
-
-    /// See [`JoinTarget::wait`].
-    fn wait(&self, deadline: Deadline, list: List<'_>) -> bool {
-        self.cell().wait(deadline, list)
-    }
-
-    /// See [`JoinTarget::may_sleep`].
-    fn may_sleep(&self) -> bool {
-        true
-    }
-
-    /// Returns `true` if the task waits for its time. The end of its pool cancels it.
-    fn is_timed(&self) -> bool {
-        false
-    }
-
-    /// Returns the label that observers see.
-    fn label(&self) -> Option<&Arc<str>> {
-        None
-    }
-
-    /// See [`Watched::related_ids`].
-    fn related_ids(&self) -> Vec<AwaitedId> {
-        Vec::new()
-    }
-
-    /// See [`Watched::report_needs`].
-    fn report_needs(&self, needs: &mut Needs) {
-        self.cell().report_needs(needs, |needs| needs.worker = true);
-    }
-
-    /// See [`Watched::help`].
-    fn help(&self, executor: &Executor) {
-        self.run(executor);
-    }
-}
-
-impl<C: CellTask> JoinTarget<C::Output> for C {
-    fn id(&self) -> TaskId {
-        self.cell().id
-    }
-
-    fn is_done(&self) -> bool {
-        self.cell().is_done()
-    }
-
-    fn join_status(&self) -> JoinStatus {
-        CellTask::join_status(self)
-    }
-
-    fn wait(&self, deadline: Deadline, list: List<'_>) -> bool {
-        CellTask::wait(self, deadline, list)
-    }
-
-    fn spin_wait(&self) -> bool {
-        spin_wait(SPIN_TIME, || self.cell().is_done())
-    }
-
-    fn is_abandoned(&self, executor: &Executor) -> bool {
-        let is_unclaimed = self.cell().join_status() == JoinStatus::Queued;
-        is_unclaimed && (executor.tracker.is_cancelling() || self.is_timed() && executor.tracker.is_closed())
-    }
-
-    fn may_sleep(&self) -> bool {
-        CellTask::may_sleep(self)
-    }
-
-    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
-        self.cell().sleep(wait, until)
-    }
-
-    fn take(&self) -> Option<Result<C::Output, JoinError>> {
-        self.cell().take()
-    }
-
-    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<C::Output, JoinError>> {
-        self.cell().poll_take(context)
-    }
-
-    fn detach(&self) {
-        self.cell().detach();
-    }
-}
-
-impl<C: CellTask> Watched for C {
-    fn awaited_id(&self) -> AwaitedId {
-        self.cell().group_id().into()
-    }
-
-    fn related_ids(&self) -> Vec<AwaitedId> {
-        CellTask::related_ids(self)
-    }
-
-    fn report_needs(&self, needs: &mut Needs) {
-        CellTask::report_needs(self, needs);
-    }
-
-    fn describe(&self) -> CycleTarget {
-        CycleTarget::task(self.cell().id, self.label(), self.cell().location)
-    }
-
-    fn help(&self, executor: &Executor) {
-        CellTask::help(self, executor);
-    }
-
-    fn wake_waiters(&self) {
-        self.cell().wake_waiters();
-    }
-}
-
-impl<F, T> CellTask for TaskCell<F, T>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-{
-    type Closure = F;
-    type Output = T;
-
-    fn cell(&self) -> &Self {
-        self
     }
 }

@@ -14,7 +14,7 @@ use crate::time::deadline::Deadline;
 
 /// The interface between a task and its handle, independent of the closure's type.
 ///
-/// Implemented for every `CellTask`.
+/// Implemented for every task with a cell, in `cell_task`.
 pub(crate) trait JoinTarget<T>: Task + Watched {
     /// Returns the id of the task.
     fn id(&self) -> TaskId;
@@ -54,7 +54,7 @@ pub(crate) trait JoinTarget<T>: Task + Watched {
 
 /// The interface between a task and the registry of waits, independent of the task's types.
 ///
-/// Implemented for every `CellTask`.
+/// Implemented for every task with a cell, in `cell_task`.
 pub(crate) trait Watched: Send + Sync {
     /// Returns the id under which the task is found on stacks and among the things waited for.
     fn awaited_id(&self) -> AwaitedId;

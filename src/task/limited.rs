@@ -15,7 +15,8 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use super::cell::{CellTask, TaskCell};
+use super::cell::TaskCell;
+use super::cell_task::CellTask;
 use super::context::GroupId;
 use super::executor::{Executor, TaskMeta};
 use super::job::Task;

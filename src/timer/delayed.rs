@@ -20,11 +20,11 @@ use crate::observe::task_info::TaskId;
 use crate::priority::Priority;
 use crate::snapshot::{TimerKind, TimerSnapshot};
 use crate::sync::{Arc, OnceLock};
-use crate::task::cell::{CellTask, TaskCell};
+use crate::task::cell::TaskCell;
+use crate::task::cell_task::CellTask;
 use crate::task::context::GroupId;
 use crate::task::executor::Executor;
 use crate::task::job::Task;
-use crate::task::join::JoinStatus;
 use crate::task::waits::Needs;
 use crate::time::deadline::Deadline;
 
@@ -126,14 +126,6 @@ where
         &self.cell
     }
 
-    /// Returns the status; a delayed task is in progress.
-    fn join_status(&self) -> JoinStatus {
-        match self.cell.join_status() {
-            JoinStatus::Queued if !self.is_due() => JoinStatus::InProgress,
-            status => status,
-        }
-    }
-
     fn is_timed(&self) -> bool {
         !self.is_due()
     }
@@ -146,11 +138,5 @@ where
                 needs.worker_at = self.due.instant();
             }
         });
-    }
-
-    fn help(&self, executor: &Executor) {
-        if self.is_due() {
-            self.run(executor);
-        }
     }
 }

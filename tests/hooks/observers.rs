@@ -270,8 +270,35 @@ impl Observer for Timed {
         self.note("started", task);
     }
 
+    fn attempt_failed(&self, task: &TaskInfo<'_>) {
+        self.note("failed", task);
+    }
+
     fn task_ended(&self, task: &TaskInfo<'_>, _: TaskOutcome) {
         self.note("ended", task);
+    }
+}
+
+#[cfg(feature = "events")]
+#[test]
+fn a_failed_attempt_knows_how_long_its_event_waited_in_a_batch_too() {
+    use workcrew::{events::EventBus, retry::RetryPolicy};
+
+    for batches in [false, true] {
+        let times = Arc::new(Timed::default());
+        let pool = WorkerPool::builder().workers(1).timing(true).observer(Arc::clone(&times)).build().unwrap();
+        let bus = EventBus::new(&pool);
+        let new = || bus.subscription::<u32>().retry(RetryPolicy::fixed(Duration::ZERO).max_attempts(2));
+        let guard = match batches {
+            false => new().handle(|_| Err("as planned")),
+            true => new().batch(4, Duration::ZERO).handle(|_| Err("as planned")),
+        };
+        bus.publish(1_u32).wait().unwrap();
+        let seen = times.0.lock();
+        let waits = |step| seen.iter().find(|(name, _)| *name == step).unwrap().1.0;
+        assert!(waits("started").is_some(), "{batches}");
+        assert_eq!(waits("failed"), waits("started"), "{batches}");
+        drop(guard);
     }
 }
 

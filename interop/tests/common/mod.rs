@@ -9,26 +9,31 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use tonic::codegen::BoxFuture;
 use tonic::transport::Endpoint;
+use tonic::{Request, Response, Status};
 use workcrew::WorkerPool;
-use workcrew::grpc::{Caller, CallerBuilder};
+use workcrew::grpc::{Caller, CallerBuilder, Target};
+use workcrew::retry::RetryPolicy;
+use workcrew_interop::RawClient;
 
-/// Longer than anything here takes on a busy machine. Only a hang reaches it.
+/// The time limit of a test. Only a hang reaches it, also on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(100);
 
-/// The script, served by grpcio in a process of its own. Dropping it kills the process.
+/// A server of the script, by grpcio in its own process. Its drop kills the process.
 pub struct Foreign {
     process: Child,
     pub address: SocketAddr,
 }
 
 impl Foreign {
-    /// Serves at this port, or a free one. `None`, said aloud, where there is no grpcio; a failure in CI.
+    /// Starts the server at this port, or at a free one if it is 0. Without grpcio, prints a note
+    /// and returns `None`; in CI, fails.
     pub fn start(port: u16) -> Option<Self> {
         Self::start_with(port, &[])
     }
 
-    /// The same, with options of the server: `NAME=NUMBER`.
+    /// Like [`start`](Self::start), with options of the server: `NAME=NUMBER`.
     pub fn start_with(port: u16, options: &[&str]) -> Option<Self> {
         let python = std::env::var("WORKCREW_GRPC_PYTHON").unwrap_or_else(|_| "python3".into());
         let check = Command::new(&python).args(["-c", "import grpc"]).stderr(Stdio::null()).status();
@@ -56,7 +61,7 @@ impl Drop for Foreign {
     }
 }
 
-/// Fails the test process, loudly, if `f` takes longer than the limit.
+/// Aborts the test process if `f` takes longer than the limit.
 pub fn with_watchdog<T>(f: impl FnOnce() -> T) -> T {
     let (done, watched) = mpsc::channel::<()>();
     let name = thread::current().name().unwrap_or("?").to_owned();
@@ -79,4 +84,21 @@ pub fn pool(workers: usize, capacity: usize) -> WorkerPool {
 /// A caller of the server at this address, to be configured.
 pub fn caller(address: SocketAddr) -> CallerBuilder {
     Caller::builder(Endpoint::from_shared(format!("http://{address}")).unwrap())
+}
+
+/// The closure of a call: one attempt of a method of the script.
+pub fn attempt(
+    method: &'static str,
+    text: &str,
+) -> impl FnMut(Target) -> BoxFuture<Response<String>, Status> + Send + 'static {
+    let text = text.to_owned();
+    move |target| {
+        let request = Request::new(text.clone());
+        Box::pin(async move { RawClient::new(target).call(method, request).await })
+    }
+}
+
+/// Short delays, so that tests are quick.
+pub fn quick() -> RetryPolicy<Status> {
+    RetryPolicy::fixed(Duration::from_millis(1))
 }

@@ -11,6 +11,7 @@ use std::panic::Location;
 
 #[cfg(debug_assertions)]
 use crate::error::Escaped;
+#[cfg(debug_assertions)]
 use crate::sync::{StaticOnceLock, panicking};
 
 /// How many places of a process are reported.

@@ -34,10 +34,10 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
         count("instructions_observe_and_run", "observe", &[], 1_450.0),
         count("instructions_task_and_run", "task", &[], 3_000.0),
         count("instructions_classes_and_run", "classes", &[], 3_380.0),
-        count("instructions_keyed_and_run", "keyed", &[], 3_300.0),
+        count("instructions_keyed_and_run", "keyed", &[], 2_700.0),
         count("instructions_retry_and_run", "retry", &[], 5_900.0),
         count("instructions_publish_and_handle", "publish", &[], 3_050.0),
-        count("instructions_publish_by_key_and_handle", "publish_by_key", &[], 5_600.0),
+        count("instructions_publish_by_key_and_handle", "publish_by_key", &[], 5_100.0),
         count("instructions_publish_in_batches_and_handle", "publish_in_batches", &[], 2_930.0),
     ]
     .into_iter()

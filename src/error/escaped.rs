@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn only_what_changes_a_line_is_escaped() {
-        assert_eq!(Escaped("caf\u{e9} 'a' \"b\" \\").to_string(), "caf\u{e9} 'a' \"b\" \\");
+        assert_eq!(Escaped("\u{e9}t\u{e9} 'a' \"b\" \\").to_string(), "\u{e9}t\u{e9} 'a' \"b\" \\");
         assert_eq!(Escaped("a\nb\r\t\u{1b}[2J\u{202e}\u{2028}").to_string(), "a\\nb\\r\\t\\u{1b}[2J\\u{202e}\\u{2028}");
     }
 }

@@ -1,10 +1,11 @@
 //! Instructions of what services ask of a pool, of all threads together, from the submission until
-//! the end: observers, tokens, classes, keys, retries and events.
+//! the end: observers, timelines, tokens, classes, keys, retries and events.
 
 use std::hint::black_box;
 
 use workcrew::events::{EventBus, Subscription, SubscriptionBuilder};
 use workcrew::retry::RetryPolicy;
+use workcrew::timeline::Timeline;
 use workcrew::{Observer, Priority, WorkerPool};
 
 use super::instructions::{collected_by_callgrind, count, on_busy_pool, on_busy_pool_of};
@@ -18,8 +19,9 @@ const CLASSES: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Back
 /// More than any probe publishes.
 const MAILBOX: usize = 4_096;
 
-pub(super) const PROBES: [Probe; 8] = [
+pub(super) const PROBES: [Probe; 9] = [
     ("observe", observe),
+    ("timeline", timeline),
     ("task", task),
     ("classes", classes),
     ("keyed", keyed),
@@ -32,6 +34,7 @@ pub(super) const PROBES: [Probe; 8] = [
 pub(super) fn counts() -> impl Iterator<Item = Counted> {
     [
         count("instructions_observe_and_run", "observe", &[], 1_450.0),
+        count("instructions_timeline_and_run", "timeline", &[], 2_500.0),
         count("instructions_task_and_run", "task", &[], 3_000.0),
         count("instructions_classes_and_run", "classes", &[], 3_380.0),
         count("instructions_keyed_and_run", "keyed", &[], 2_700.0),
@@ -49,6 +52,14 @@ impl Observer for Seen {}
 /// `execute` in a pool with an observer that does nothing.
 fn observe(operations: usize) -> u64 {
     on_busy_pool_of(WorkerPool::builder().observer(Seen), operations, |pool, number| {
+        pool.execute(job::<3>(number)).expect("the pool is open");
+    })
+}
+
+/// `execute` in a pool whose tasks a timeline records. Its ring is full.
+fn timeline(operations: usize) -> u64 {
+    let builder = WorkerPool::builder().timing(true).observer(Timeline::new(KEYS));
+    on_busy_pool_of(builder, operations, |pool, number| {
         pool.execute(job::<3>(number)).expect("the pool is open");
     })
 }

@@ -31,6 +31,8 @@ use workcrew::{
 const LIMIT: Duration = Duration::from_secs(60);
 /// How often the lifecycle of one seed is lived when it is asked for.
 const REPLAYS: usize = 5_000;
+/// How many snapshots were taken, by the two threads and by tasks.
+static SNAPSHOTS: AtomicUsize = AtomicUsize::new(0);
 /// How deep tasks make tasks.
 const LEVELS: u32 = 3;
 
@@ -166,6 +168,9 @@ impl Life {
                 assert!(metrics.tasks_queued <= metrics.tasks_submitted, "{metrics}");
                 assert!(pool.queue_len() <= pool.queue_capacity());
                 assert!(pool.running().len() <= 4);
+                let snapshot = pool.snapshot();
+                assert!(snapshot.workers.len() <= 4 && !snapshot.to_string().is_empty(), "{snapshot}");
+                SNAPSHOTS.fetch_add(1, SeqCst);
                 let _ = pool.wait_idle_timeout(Duration::ZERO);
             }
             _ => match rng.below(12) {
@@ -411,5 +416,9 @@ fn random_lifecycles_keep_the_counts() {
         progress.lives.store(lives, SeqCst);
     }
     assert!(closures > 0, "{lives} lifecycles did nothing");
-    println!("{lives} lifecycles, {closures} closures in {:.1} s", since.elapsed().as_secs_f64());
+    let snapshots = SNAPSHOTS.load(SeqCst);
+    println!(
+        "{lives} lifecycles, {closures} closures, {snapshots} snapshots in {:.1} s",
+        since.elapsed().as_secs_f64()
+    );
 }

@@ -91,17 +91,21 @@ type Callback = Box<dyn FnOnce()>;
 
 /// Calls a hook. Returns `None` without calling it beyond the limits of rule 1.
 pub(crate) fn hook<T>(f: impl FnOnce() -> T) -> Option<T> {
-    let nested = NESTING.with(|nesting| nesting.hooks.get());
-    let may_call = NESTING.with(|nesting| count_call(nested, &nesting.deep_hooks));
-    may_call.then(|| with(|nesting| &nesting.hooks, nested + 1, f))
+    bounded(|nesting| &nesting.hooks, |nesting| &nesting.deep_hooks, f)
 }
 
 /// Calls code of a key. Panics beyond the limits of rule 4.
 pub(crate) fn key_code<T>(f: impl FnOnce() -> T) -> T {
-    let nested = NESTING.with(|nesting| nesting.keys.get());
-    let may_call = NESTING.with(|nesting| count_call(nested, &nesting.deep_keys));
-    assert!(may_call, "code of keys that submits with keys is nested too deep");
-    with(|nesting| &nesting.keys, nested + 1, f)
+    let called = bounded(|nesting| &nesting.keys, |nesting| &nesting.deep_keys, f);
+    called.expect("code of keys that submits with keys is nested too deep")
+}
+
+/// Calls code of the user, counted in two cells. Returns `None` without calling it beyond the limits
+/// of rule 1.
+fn bounded<T>(nested: Select, deep_calls: Select, f: impl FnOnce() -> T) -> Option<T> {
+    let below = NESTING.with(|nesting| nested(nesting).get());
+    let may_call = NESTING.with(|nesting| count_call(below, deep_calls(nesting)));
+    may_call.then(|| with(nested, below + 1, f))
 }
 
 /// Calls a callback once and contains its panic.

@@ -6,10 +6,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::group::small_deque::smaller_capacity;
 use crate::keyed::name::KeyId;
 
-/// The smallest capacity of which a part is released.
-const MIN_SHRUNK: usize = 64;
 /// An odd number near 2^64 divided by the golden ratio, which spreads addresses over all bits.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -46,12 +45,11 @@ impl EventKeys {
         self.keys.insert(item, key);
     }
 
-    /// Removes an event. Releases half of the memory if three quarters of it are unused.
+    /// Removes an event, and releases memory that is not used.
     pub(super) fn remove(&mut self, item: usize) {
         self.keys.remove(&item);
-        let capacity = self.keys.capacity();
-        if capacity >= MIN_SHRUNK && self.keys.len() < capacity / 4 {
-            self.keys.shrink_to(capacity / 2);
+        if let Some(capacity) = smaller_capacity(self.keys.len(), self.keys.capacity()) {
+            self.keys.shrink_to(capacity);
         }
     }
 }

@@ -266,14 +266,7 @@ where
     }
 }
 
-impl<I, F, T> FusedIterator for Map<'_, I, F, T>
-where
-    I: Iterator,
-    I::Item: Send + 'static,
-    F: Fn(I::Item) -> T + Send + Sync + 'static,
-    T: Send + 'static,
-{
-}
+impl<I: Iterator, F, T> FusedIterator for Map<'_, I, F, T> where Self: Iterator {}
 
 impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

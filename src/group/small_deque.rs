@@ -4,8 +4,16 @@ use std::collections::{VecDeque, vec_deque};
 use std::iter::Chain;
 use std::{mem, option};
 
-/// The smallest capacity of which [`shrink`](SmallDeque::shrink) releases a part.
-const MIN_SHRUNK: usize = 64;
+/// The smallest capacity of which a part is released.
+pub(crate) const MIN_SHRUNK: usize = 64;
+
+/// Returns half of a collection's capacity if three quarters of it are unused, and it is not small.
+/// A caller that shrinks the collection to that after each removal pays constant time for each, on
+/// average.
+#[inline]
+pub(crate) fn smaller_capacity(len: usize, capacity: usize) -> Option<usize> {
+    (capacity >= MIN_SHRUNK && len < capacity / 4).then_some(capacity / 2)
+}
 
 /// A deque that allocates only from its second item on.
 pub(crate) struct SmallDeque<T> {
@@ -113,12 +121,10 @@ impl<T> SmallDeque<T> {
         self.rest.retain(test);
     }
 
-    /// Releases half of the memory if three quarters of it are unused. A caller that does so after
-    /// each removal pays constant time for each, on average.
+    /// Releases memory that is not used, by [`smaller_capacity`].
     pub(crate) fn shrink(&mut self) {
-        let capacity = self.rest.capacity();
-        if capacity >= MIN_SHRUNK && self.rest.len() < capacity / 4 {
-            self.rest.shrink_to(capacity / 2);
+        if let Some(capacity) = smaller_capacity(self.rest.len(), self.rest.capacity()) {
+            self.rest.shrink_to(capacity);
         }
     }
 

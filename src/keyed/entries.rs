@@ -11,9 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
 use super::name::KeyId;
-
-/// The smallest capacity of which a part is released.
-const MIN_SHRUNK: usize = 64;
+use crate::group::small_deque::smaller_capacity;
 
 /// The entries of all keys that are not absent.
 pub(super) struct Entries<V> {
@@ -25,7 +23,7 @@ pub(super) struct Entries<V> {
 
 /// Hashes a number that is a hash already.
 #[derive(Default)]
-pub(super) struct KnownHash(u64);
+struct KnownHash(u64);
 
 impl Hasher for KnownHash {
     fn write(&mut self, _: &[u8]) {
@@ -88,9 +86,8 @@ impl<V> Entries<V> {
             return self.others.remove(&key);
         }
         let removed = self.table.remove(&key.0);
-        let capacity = self.table.capacity();
-        if capacity >= MIN_SHRUNK && self.table.len() < capacity / 4 {
-            self.table.shrink_to(capacity / 2);
+        if let Some(capacity) = smaller_capacity(self.table.len(), self.table.capacity()) {
+            self.table.shrink_to(capacity);
         }
         removed.map(|(_, entry)| entry)
     }
@@ -105,6 +102,7 @@ impl<V> Entries<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::small_deque::MIN_SHRUNK;
 
     /// Fault 642.
     #[test]

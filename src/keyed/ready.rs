@@ -10,9 +10,7 @@
 use std::collections::VecDeque;
 
 use super::name::KeyId;
-
-/// The smallest capacity of which a part is released.
-const MIN_SHRUNK: usize = 64;
+use crate::group::small_deque::smaller_capacity;
 
 /// The keys that are ready, in the order of their turns.
 #[derive(Default)]
@@ -64,14 +62,8 @@ impl ReadyQueue {
                 self.gaps = 0;
             }
         }
-        self.shrink();
-    }
-
-    /// Releases half of the memory if three quarters of it are unused.
-    fn shrink(&mut self) {
-        let capacity = self.places.capacity();
-        if capacity >= MIN_SHRUNK && self.places.len() < capacity / 4 {
-            self.places.shrink_to(capacity / 2);
+        if let Some(capacity) = smaller_capacity(self.places.len(), self.places.capacity()) {
+            self.places.shrink_to(capacity);
         }
     }
 }
@@ -79,6 +71,7 @@ impl ReadyQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::small_deque::MIN_SHRUNK;
 
     /// Fault 641.
     #[test]

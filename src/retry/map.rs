@@ -246,15 +246,7 @@ where
     }
 }
 
-impl<I, F, T, E> FusedIterator for RetryMap<'_, I, F, T, E>
-where
-    I: Iterator,
-    I::Item: Send + 'static,
-    F: Fn(&I::Item, Attempt) -> Result<T, E> + Send + Sync + 'static,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-}
+impl<I: Iterator, F, T, E> FusedIterator for RetryMap<'_, I, F, T, E> where Self: Iterator {}
 
 impl<I: Iterator, F, T, E> fmt::Debug for RetryMap<'_, I, F, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,6 @@
 //! NATS.
 
 use super::entries::{Page, TaskSnapshot, WaitSnapshot};
-use crate::error::Escaped;
 use crate::sync::Arc;
 
 /// A driver, or a caller of gRPC.
@@ -75,11 +74,6 @@ impl DriverSnapshot {
     /// Returns `true` if it has anything to show.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight + self.waiting + self.outputs + self.futures.total > 0
-    }
-
-    /// Returns its label in quotes, after a space; nothing if it has none.
-    pub(super) fn quoted_label(&self) -> String {
-        self.label.as_ref().map_or_else(String::new, |label| format!(" `{}`", Escaped(label)))
     }
 
     /// Returns why a future waits, as far as the crate knows.

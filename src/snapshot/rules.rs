@@ -181,7 +181,7 @@ impl Snapshot {
         let busy = keyed.running.entries.iter().filter(|key| key.waiting > 0).filter_map(|key| {
             let members = self.running(|task| task.id == key.task);
             let age = youngest(&members, limits)?;
-            let label = key.label.as_ref().map_or_else(String::new, |label| format!(" `{}`", Escaped(label)));
+            let label = quoted(key.label.as_ref());
             let message = format!(
                 "a key{label} is busy for {} with {}, and {} for it",
                 Seconds(age),
@@ -257,6 +257,11 @@ impl Snapshot {
     }
 }
 
+/// Returns a label in quotes, after a space; nothing if there is none.
+fn quoted(label: Option<&Arc<str>>) -> String {
+    label.map_or_else(String::new, |label| format!(" `{}`", Escaped(label)))
+}
+
 /// Finds a driver whose places are held by futures that need one more place.
 fn driver_limit(driver: &DriverSnapshot, limit: Duration) -> Option<Verdict> {
     let held = driver.futures.entries.iter().filter_map(|future| {
@@ -267,7 +272,7 @@ fn driver_limit(driver: &DriverSnapshot, limit: Duration) -> Option<Verdict> {
     let age = held.iter().map(|(_, wait)| wait.age).min()?;
     let mut message = format!(
         "suspected circle: the limit of driver{} ({}) is held for {} by ",
-        driver.quoted_label(),
+        quoted(driver.label.as_ref()),
         driver.max_in_flight,
         Seconds(age),
     );
